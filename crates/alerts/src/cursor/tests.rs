@@ -1,0 +1,65 @@
+use super::*;
+
+fn at(text: &str) -> Cursor {
+    Cursor::at(text.parse().unwrap())
+}
+
+fn paged(base: &str, upper: &str, after_seq: i64) -> Cursor {
+    at(base).inside(&upper.parse().unwrap(), after_seq)
+}
+
+#[test]
+fn earliest_takes_every_transaction_as_new() {
+    assert!((1..100).all(|xid| Cursor::earliest().is_new(xid, 1)));
+}
+
+#[test]
+fn a_page_mark_delivers_the_rest_of_its_window_and_everything_after() {
+    let cursor = paged("5:5:", "10:20:12", 7);
+    assert!(!cursor.is_new(4, 9), "before the window");
+    assert!(!cursor.is_new(11, 7), "in the window, delivered");
+    assert!(cursor.is_new(11, 8), "in the window, to come");
+    assert!(cursor.is_new(12, 3), "running when the window was fixed");
+    assert!(cursor.is_new(25, 1), "after the window");
+}
+
+#[test]
+fn covers_orders_positions() {
+    let window = |after| paged("5:5:", "20:20:", after);
+    assert!(at("20:20:").covers(&window(9)));
+    assert!(window(9).covers(&window(8)));
+    assert!(!window(8).covers(&window(9)));
+    assert!(window(8).covers(&at("5:5:")));
+    assert!(!window(8).covers(&at("6:6:")));
+    assert!(!paged("5:5:", "21:21:", 9).covers(&window(8)));
+    assert!(at("5:5:").covers(&Cursor::earliest()));
+}
+
+#[test]
+fn advancing_to_a_page_keeps_the_own_base() {
+    let to = paged("5:5:", "20:20:", 9);
+    let advanced = at("8:8:").advanced_to(&to);
+    assert_eq!(advanced, paged("8:8:", "20:20:", 9));
+    assert_eq!(advanced.advanced_to(&at("20:20:")), at("20:20:"));
+    assert_eq!(
+        paged("8:8:", "20:20:", 12).advanced_to(&to),
+        paged("8:8:", "20:20:", 12)
+    );
+}
+
+#[test]
+fn rewinds_as_far_as_the_new_history_asks() {
+    let id = |system_id, timeline| Identity {
+        system_id,
+        timeline,
+    };
+    let cursor = paged("500:600:500,501", "700:700:", 3);
+    assert_eq!(rewind(&cursor, id(1, 1), id(1, 2), 0), at("500:500:"));
+    assert_eq!(rewind(&cursor, id(1, 1), id(1, 2), 100), at("400:400:"));
+    assert_eq!(
+        rewind(&cursor, id(1, 1), id(1, 2), 1000),
+        Cursor::earliest()
+    );
+    assert_eq!(rewind(&cursor, id(1, 2), id(1, 1), 0), Cursor::earliest());
+    assert_eq!(rewind(&cursor, id(1, 1), id(2, 2), 0), Cursor::earliest());
+}

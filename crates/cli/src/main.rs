@@ -1,0 +1,2 @@
+//! The `pgbraid` binary.
+fn main() {}

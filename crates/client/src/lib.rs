@@ -1,0 +1,28 @@
+//! Rust client for pgbraid: writes rows into feeds, follows alerts.
+//!
+//! - [`Client`] connects to a router; its calls carry the token, if there is one.
+//! - [`Producer`] keeps many requests in flight on one stream, reconnects, and sends again what was
+//!   not acknowledged: at least once, in order.
+//! - [`Subscriber`] follows alerts, reconnects, and goes on after the last token it has seen.
+//! - [`Columns`] and [`Rows`] build requests.
+//!
+//! Everything else of the protocol is reached through [`Client::rows`] and [`Client::admin`].
+
+mod backoff;
+mod client;
+mod columns;
+mod config;
+mod error;
+mod producer;
+mod rows;
+mod subscriber;
+
+pub use backoff::Backoff;
+pub use client::{Auth, Client, Transport};
+pub use columns::Columns;
+pub use config::{ClientConfig, Identity, TlsOptions};
+pub use error::{ApiError, BuildError, ClientError, FieldViolation};
+pub use pgbraid_proto::v1 as proto;
+pub use producer::{PendingWrite, Producer, ProducerConfig, Refused, WriteAck};
+pub use rows::{Field, Rows};
+pub use subscriber::{Event, Received, Start, SubscribeOptions, Subscriber};

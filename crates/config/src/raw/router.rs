@@ -1,0 +1,279 @@
+//! `pgbraid.toml` as it is written, with every default.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::at::At;
+use crate::feed::{Coalesce, MergePolicy};
+use crate::sections::{LogFormat, SslMode};
+use crate::units::{Size, Time};
+
+/// The settings of a router. Durations are texts such as "250ms", "5s" or "2m"; sizes are texts
+/// such as "16MiB" or "64kB", or numbers of bytes; paths are relative to the file.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, rename = "pgbraid.toml")]
+pub(crate) struct RawRouter {
+    /// The shard map. Default: shardmap.toml.
+    pub shardmap: Option<At<String>>,
+    /// Files of SQL that make the parents of the feeds, applied to every instance in this order.
+    pub schema: Vec<At<String>>,
+    /// The gRPC services.
+    pub grpc: RawGrpc,
+    /// Metrics, health, console.
+    pub http: RawHttp,
+    /// Connections to the instances.
+    pub postgres: RawPostgres,
+    /// The write path.
+    pub ingest: RawIngest,
+    /// The read path of alerts.
+    pub alerts: RawAlerts,
+    /// Logs.
+    pub log: RawLog,
+    /// How the shard map is followed.
+    pub map: RawMap,
+    /// Feeds of the shard map that need more than the defaults.
+    #[schemars(extend("propertyNames" = { "pattern": "^[a-z_][a-z0-9_]{0,39}$" }))]
+    pub feeds: BTreeMap<At<String>, RawFeed>,
+}
+
+/// The gRPC services.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, rename = "Grpc")]
+pub(crate) struct RawGrpc {
+    /// An IP address and a port.
+    pub listen: At<String>,
+    /// The largest message taken.
+    pub max_message_bytes: At<Size>,
+    /// A file with the token that clients must send. Default: none is asked for.
+    pub token_file: Option<At<String>>,
+    /// Listen without TLS on an address that is not loopback.
+    pub allow_plaintext: bool,
+    /// Default: no TLS.
+    pub tls: Option<RawTls>,
+}
+
+impl Default for RawGrpc {
+    fn default() -> Self {
+        Self {
+            listen: At::nowhere("127.0.0.1:7432".into()),
+            max_message_bytes: At::nowhere(Size::mib(16)),
+            token_file: None,
+            allow_plaintext: false,
+            tls: None,
+        }
+    }
+}
+
+/// Files in PEM form.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename = "Tls")]
+pub(crate) struct RawTls {
+    /// The server's certificate and its chain.
+    pub cert: At<String>,
+    /// The private key of the certificate.
+    pub key: At<String>,
+    /// Who signs clients' certificates; clients must then have one.
+    pub client_ca: Option<At<String>>,
+}
+
+/// Metrics, health, console.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, rename = "Http")]
+pub(crate) struct RawHttp {
+    /// An IP address and a port.
+    pub listen: At<String>,
+}
+
+impl Default for RawHttp {
+    fn default() -> Self {
+        Self {
+            listen: At::nowhere("127.0.0.1:7433".into()),
+        }
+    }
+}
+
+/// Connections to the instances. The password comes from the variable PGBRAID_PG_PASSWORD, or else
+/// from `password_file`.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, rename = "Postgres")]
+pub(crate) struct RawPostgres {
+    /// The role.
+    pub user: At<String>,
+    /// The database, unless the instance has its own in the shard map.
+    pub dbname: At<String>,
+    /// A file with the password and nothing else.
+    pub password_file: Option<At<String>>,
+    /// Whether and how TLS is used.
+    pub sslmode: At<SslMode>,
+    /// Who signs the servers' certificates, in PEM form; required by verify-full.
+    pub ssl_root_cert: Option<At<String>>,
+    /// Connections for writing, to each instance: 1 to 256.
+    pub writers: At<i64>,
+    /// Connections for reading, to each instance: 1 to 256.
+    pub readers: At<i64>,
+    /// 10ms to 5m.
+    pub connect_timeout: At<Time>,
+    /// The server ends a statement after this time: 10ms to 1h.
+    pub statement_timeout: At<Time>,
+    /// The server gives up waiting for a lock after this time: 1ms to 10m.
+    pub lock_timeout: At<Time>,
+    /// The kernel gives up a connection whose data is not acknowledged for this time: 1s to 10m.
+    pub tcp_user_timeout: At<Time>,
+    /// Prepared statements kept on each connection: 1 to 65536.
+    pub statement_cache: At<i64>,
+}
+
+impl Default for RawPostgres {
+    fn default() -> Self {
+        Self {
+            user: At::nowhere("pgbraid".into()),
+            dbname: At::nowhere("pgbraid".into()),
+            password_file: None,
+            sslmode: At::nowhere(SslMode::Prefer),
+            ssl_root_cert: None,
+            writers: At::nowhere(2),
+            readers: At::nowhere(2),
+            connect_timeout: At::nowhere(Time::secs(5)),
+            statement_timeout: At::nowhere(Time::secs(30)),
+            lock_timeout: At::nowhere(Time::secs(5)),
+            tcp_user_timeout: At::nowhere(Time::secs(15)),
+            statement_cache: At::nowhere(1024),
+        }
+    }
+}
+
+/// The write path.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, rename = "Ingest")]
+pub(crate) struct RawIngest {
+    /// The most rows of one batch: 1 to 100000.
+    pub batch_rows: At<i64>,
+    /// The longest that a row waits for its batch to fill while the writers are busy: 1ms to 10s.
+    pub linger: At<Time>,
+    /// The deadline of requests that come without one: 10ms to 10m.
+    pub request_timeout: At<Time>,
+    /// The most rows of one request: 1 to 1000000.
+    pub max_request_rows: At<i64>,
+    /// The most bytes of one request.
+    pub max_request_bytes: At<Size>,
+    /// The most bytes queued in all.
+    pub queue_bytes: At<Size>,
+    /// The most bytes queued for one instance.
+    pub queue_bytes_per_instance: At<Size>,
+    /// The most requests of one stream that are not acked yet: 1 to 65536.
+    pub stream_in_flight: At<i64>,
+    /// The first wait before a batch is tried again: 1ms to 1m.
+    pub retry_min: At<Time>,
+    /// The longest wait before a batch is tried again: 1ms to 10m.
+    pub retry_max: At<Time>,
+    /// An instance that finishes nothing for this time is reported as stalled: 10ms to 10m.
+    pub stall_after: At<Time>,
+    /// What was accepted must be written within this time of SIGTERM: 10ms to 10m.
+    pub drain_timeout: At<Time>,
+}
+
+impl Default for RawIngest {
+    fn default() -> Self {
+        Self {
+            batch_rows: At::nowhere(4000),
+            linger: At::nowhere(Time::ms(20)),
+            request_timeout: At::nowhere(Time::secs(30)),
+            max_request_rows: At::nowhere(20_000),
+            max_request_bytes: At::nowhere(Size::mib(16)),
+            queue_bytes: At::nowhere(Size::mib(512)),
+            queue_bytes_per_instance: At::nowhere(Size::mib(128)),
+            stream_in_flight: At::nowhere(64),
+            retry_min: At::nowhere(Time::ms(20)),
+            retry_max: At::nowhere(Time::secs(2)),
+            stall_after: At::nowhere(Time::secs(5)),
+            drain_timeout: At::nowhere(Time::secs(20)),
+        }
+    }
+}
+
+/// The read path of alerts.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, rename = "Alerts")]
+pub(crate) struct RawAlerts {
+    /// How often each instance is read and reported even when nothing wakes us: 10ms to 10m.
+    pub heartbeat: At<Time>,
+    /// The first wait before connecting again: 1ms to 1m.
+    pub reconnect_min: At<Time>,
+    /// The longest wait before connecting again: 1ms to 10m.
+    pub reconnect_max: At<Time>,
+    /// Alerts kept in memory for all subscribers: 1 to 1048576.
+    pub ring_alerts: At<i64>,
+    /// The most alerts of one read: 1 to 100000.
+    pub read_batch: At<i64>,
+    /// The most subscribers at once: 1 to 1000000.
+    pub max_subscribers: At<i64>,
+    /// Plain `pg_notify` channels that join the stream.
+    pub channels: Vec<At<String>>,
+}
+
+impl Default for RawAlerts {
+    fn default() -> Self {
+        Self {
+            heartbeat: At::nowhere(Time::secs(5)),
+            reconnect_min: At::nowhere(Time::ms(50)),
+            reconnect_max: At::nowhere(Time::secs(5)),
+            ring_alerts: At::nowhere(8192),
+            read_batch: At::nowhere(1000),
+            max_subscribers: At::nowhere(10_000),
+            channels: Vec::new(),
+        }
+    }
+}
+
+/// Logs.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, rename = "Log")]
+pub(crate) struct RawLog {
+    /// For people or for machines.
+    pub format: LogFormat,
+    /// A level (off, error, warn, info, debug, trace), and levels of parts after commas:
+    /// "info,pgbraid_ingest=debug".
+    pub level: At<String>,
+}
+
+impl Default for RawLog {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Text,
+            level: At::nowhere("info".into()),
+        }
+    }
+}
+
+/// How the shard map is followed.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, rename = "Map")]
+pub(crate) struct RawMap {
+    /// Load the shard map again when its file changes, not only on SIGHUP.
+    pub watch: bool,
+}
+
+impl Default for RawMap {
+    fn default() -> Self {
+        Self { watch: true }
+    }
+}
+
+/// What a feed needs beyond the defaults.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, rename = "FeedSettings")]
+pub(crate) struct RawFeed {
+    /// The parent table as SQL writes it: public.orders or "Sales"."Orders Wide". Default: the
+    /// feed's name in the schema public.
+    pub table: Option<At<String>>,
+    /// Which writes of one key are merged into one.
+    pub coalesce: Coalesce,
+    /// A column by which an older version of a row never overwrites a newer one.
+    pub version_column: Option<At<String>>,
+    /// A jsonb column that takes unknown columns. Default: they are refused.
+    pub overflow: Option<At<String>>,
+    /// What becomes of a column's stored value when a new one comes. Default: set.
+    pub merge: BTreeMap<At<String>, MergePolicy>,
+}

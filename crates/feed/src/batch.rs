@@ -1,0 +1,299 @@
+//! Rows on their way into one upsert: sorted, and each key once.
+//!
+//! PostgreSQL refuses a key that stands in an `insert .. on conflict` twice, and unsorted batches
+//! on two connections deadlock, so a batch is sorted by (table, key) and writes of one key are
+//! merged where neither hides a value of the other. A write that would hide one is *deferred*:
+//! it waits for the next batch, and so does everything after it for that key, which keeps the
+//! order of the key's writes.
+
+use std::{cmp::Ordering, sync::Arc};
+
+use pgbraid_shardmap::{KeyType, TableId};
+
+use crate::{Block, Coalesce, ColumnMask, FeedSchema, MergePolicy, Operation};
+
+/// A row of a block of the batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowRef {
+    /// Index into [`Batch::blocks`].
+    pub block: u32,
+    /// Row in that block.
+    pub row: u32,
+}
+
+/// A row as it goes to PostgreSQL: one write, or several of one key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MergedRow {
+    /// Its table.
+    pub table: TableId,
+    start: u32,
+    len: u32,
+}
+
+/// Rows of a batch that go into one statement: same operation, same columns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Statement {
+    /// What is done.
+    pub operation: Operation,
+    /// The columns that are written.
+    pub mask: ColumnMask,
+    /// Indexes into [`Batch::rows`], ascending, which is the order of (table, key).
+    pub rows: Vec<u32>,
+}
+
+/// Rows for one instance in which each key stands once.
+#[derive(Debug)]
+pub struct Batch {
+    schema: Arc<FeedSchema>,
+    blocks: Vec<Arc<Block>>,
+    sources: Vec<RowRef>,
+    rows: Vec<MergedRow>,
+    deferred: Vec<(TableId, RowRef)>,
+}
+
+struct Entry {
+    table: u32,
+    position: u32,
+    /// The first 16 bytes of the key, ordered as numbers.
+    high: u64,
+    low: u64,
+}
+
+impl Batch {
+    /// Builds a batch from rows in their order of arrival. `rows` names blocks by index.
+    pub fn build(
+        schema: Arc<FeedSchema>,
+        blocks: Vec<Arc<Block>>,
+        rows: &[(TableId, RowRef)],
+    ) -> Self {
+        let mut entries: Vec<Entry> = rows
+            .iter()
+            .enumerate()
+            .map(|(position, (table, row))| {
+                let key = blocks[row.block as usize].key(row.row);
+                let (high, low) = sort_key(schema.key.ty, key);
+                Entry {
+                    table: table.index(),
+                    position: position as u32,
+                    high,
+                    low,
+                }
+            })
+            .collect();
+        let key_of = |entry: &Entry| {
+            let row = rows[entry.position as usize].1;
+            blocks[row.block as usize].key(row.row)
+        };
+        let long_keys = schema.key.ty == KeyType::Text;
+        let compare_keys = |a: &Entry, b: &Entry| {
+            let short = (a.table, a.high, a.low).cmp(&(b.table, b.high, b.low));
+            if long_keys {
+                short.then_with(|| key_of(a).cmp(key_of(b)))
+            } else {
+                short
+            }
+        };
+        entries.sort_unstable_by(|a, b| {
+            compare_keys(a, b).then_with(|| a.position.cmp(&b.position))
+        });
+        let mut batch = Self {
+            schema,
+            sources: Vec::with_capacity(entries.len()),
+            rows: Vec::with_capacity(entries.len()),
+            deferred: Vec::new(),
+            blocks: Vec::new(),
+        };
+        for group in entries.chunk_by(|a, b| compare_keys(a, b) == Ordering::Equal) {
+            batch.push_key(&blocks, group.iter().map(|entry| rows[entry.position as usize]));
+        }
+        batch.blocks = blocks;
+        batch
+    }
+
+    /// Adds the writes of one key, in their order.
+    fn push_key(
+        &mut self,
+        blocks: &[Arc<Block>],
+        mut writes: impl Iterator<Item = (TableId, RowRef)>,
+    ) {
+        let Some((table, first)) = writes.next() else {
+            return;
+        };
+        let start = self.sources.len();
+        self.sources.push(first);
+        for (table, next) in writes.by_ref() {
+            if can_merge(&self.schema, blocks, &self.sources[start..], next) {
+                self.sources.push(next);
+            } else {
+                self.deferred.push((table, next));
+                break;
+            }
+        }
+        self.deferred.extend(writes);
+        self.rows.push(MergedRow {
+            table,
+            start: start as u32,
+            len: (self.sources.len() - start) as u32,
+        });
+    }
+
+    /// The feed.
+    pub fn schema(&self) -> &Arc<FeedSchema> {
+        &self.schema
+    }
+
+    /// The blocks that the batch was built from.
+    pub fn blocks(&self) -> &[Arc<Block>] {
+        &self.blocks
+    }
+
+    /// The rows, by (table, key).
+    pub fn rows(&self) -> &[MergedRow] {
+        &self.rows
+    }
+
+    /// Writes that wait for the next batch, in order for each key.
+    pub fn deferred(&self) -> &[(TableId, RowRef)] {
+        &self.deferred
+    }
+
+    /// The writes that were merged into a row, in their order.
+    pub fn sources(&self, row: u32) -> &[RowRef] {
+        let merged = &self.rows[row as usize];
+        &self.sources[merged.start as usize..(merged.start + merged.len) as usize]
+    }
+
+    /// The key of a row.
+    pub fn key(&self, row: u32) -> &[u8] {
+        let source = self.sources(row)[0];
+        self.blocks[source.block as usize].key(source.row)
+    }
+
+    /// The value of a column; `None` is NULL. The last write that has the column counts.
+    #[inline]
+    pub fn value(&self, row: u32, column: usize) -> Option<&[u8]> {
+        let sources = self.sources(row);
+        let source = if sources.len() == 1 {
+            sources[0]
+        } else {
+            *sources
+                .iter()
+                .rev()
+                .find(|source| {
+                    self.blocks[source.block as usize]
+                        .mask(source.row)
+                        .contains(column)
+                })
+                .unwrap_or(&sources[0])
+        };
+        self.blocks[source.block as usize]
+            .column(column)
+            .and_then(|values| values.get(source.row))
+    }
+
+    /// The statements that write the batch, the largest first.
+    pub fn statements(&self) -> Vec<Statement> {
+        if let Some(statement) = self.one_statement() {
+            return vec![statement];
+        }
+        let mut statements: Vec<Statement> = Vec::new();
+        let mut last = 0;
+        for row in 0..self.rows.len() as u32 {
+            let sources = self.sources(row);
+            let first = &self.blocks[sources[0].block as usize];
+            let operation = first.operation(sources[0].row);
+            let merged;
+            let mask = if sources.len() == 1 {
+                first.mask(sources[0].row)
+            } else {
+                let mut all = ColumnMask::new();
+                for source in sources {
+                    all.union(self.blocks[source.block as usize].mask(source.row));
+                }
+                merged = all;
+                &merged
+            };
+            let fits = |s: &Statement| s.operation == operation && s.mask == *mask;
+            if !statements.get(last).is_some_and(fits) {
+                last = statements.iter().position(fits).unwrap_or_else(|| {
+                    statements.push(Statement {
+                        operation,
+                        mask: mask.clone(),
+                        rows: Vec::new(),
+                    });
+                    statements.len() - 1
+                });
+            }
+            statements[last].rows.push(row);
+        }
+        statements.sort_by_key(|statement| std::cmp::Reverse(statement.rows.len()));
+        statements
+    }
+
+    /// The usual case: every block writes the same columns of all its rows.
+    fn one_statement(&self) -> Option<Statement> {
+        let first = self.blocks.first()?;
+        let mask = first.uniform_mask()?;
+        let operation = first.uniform_operation()?;
+        let same = |block: &Arc<Block>| {
+            block.uniform_mask() == Some(mask) && block.uniform_operation() == Some(operation)
+        };
+        self.blocks.iter().all(same).then(|| Statement {
+            operation,
+            mask: mask.clone(),
+            rows: (0..self.rows.len() as u32).collect(),
+        })
+    }
+}
+
+/// The order of keys. Any order will do as long as every router has the same one.
+fn sort_key(ty: KeyType, key: &[u8]) -> (u64, u64) {
+    let word = |bytes: &[u8]| {
+        let mut word = [0; 8];
+        let len = bytes.len().min(8);
+        word[..len].copy_from_slice(&bytes[..len]);
+        u64::from_be_bytes(word)
+    };
+    match ty {
+        KeyType::Int8 => {
+            let key = i64::from_le_bytes(key.try_into().expect("int8 keys have 8 bytes"));
+            (key as u64 ^ (1 << 63), 0)
+        }
+        KeyType::Uuid | KeyType::Text => (word(key), word(key.get(8..).unwrap_or_default())),
+    }
+}
+
+/// Whether a write may join earlier ones of the same key without hiding anything.
+fn can_merge(
+    schema: &FeedSchema,
+    blocks: &[Arc<Block>],
+    earlier: &[RowRef],
+    next: RowRef,
+) -> bool {
+    let block = &blocks[next.block as usize];
+    let mask = block.mask(next.row);
+    let operation = block.operation(next.row);
+    let versioned = |mask: &ColumnMask| schema.version_column.is_some_and(|v| mask.contains(v));
+    earlier.iter().all(|row| {
+        let before = &blocks[row.block as usize];
+        let before_mask = before.mask(row.row);
+        // Blocks read under two states of the catalog number their columns differently.
+        let same_schema = Arc::ptr_eq(&before.schema, &block.schema)
+            || before.schema.columns == block.schema.columns;
+        same_schema
+            && before.operation(row.row) == operation
+            && versioned(before_mask) == versioned(mask)
+            && (before_mask.is_disjoint(mask)
+                || before_mask.common(mask).all(|column| {
+                    let later_wins = schema.coalesce == Coalesce::Last
+                        && schema.columns[column].policy == MergePolicy::Set
+                        && schema.version_column.is_none();
+                    later_wins
+                        || before.column(column).map(|c| c.get(row.row))
+                            == block.column(column).map(|c| c.get(next.row))
+                }))
+    })
+}
+
+#[cfg(test)]
+mod tests;

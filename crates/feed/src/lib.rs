@@ -1,0 +1,26 @@
+//! The pure model of a feed: types, columns, rows, batches, merge per key, and PostgreSQL's
+//! binary encoding. No I/O, no tokio, no protocol.
+//!
+//! The way of a row: a request's columns become a [`Block`] ([`input`], [`rows`]), validated;
+//! its rows are routed by [`Block::route`]; what queues up for a table becomes a [`Batch`] in
+//! which each key stands once; the batch's [`Statement`]s hand their columns to PostgreSQL as
+//! binary arrays ([`encode`]).
+
+pub mod batch;
+pub mod block;
+mod columns;
+pub mod encode;
+pub mod input;
+pub mod mask;
+mod overflow;
+pub mod refusal;
+pub mod rows;
+pub mod scalar;
+pub mod schema;
+pub mod types;
+
+pub use batch::{Batch, MergedRow, RowRef, Statement};
+pub use block::{Block, ColumnData, Operation, Routed};
+pub use mask::ColumnMask;
+pub use refusal::{Refusal, RequestError};
+pub use schema::{Coalesce, Column, FeedSchema, KeyColumn, MergePolicy};

@@ -1,0 +1,333 @@
+//! Writes one job: builds its batch, sends its statements, finds rows that can't be written, and
+//! puts back what has to wait.
+
+use std::{sync::Arc, time::Duration};
+
+use pgbraid_feed::{Batch, Block, Refusal, RowRef, Statement};
+use pgbraid_shardmap::TableId;
+use rand::RngExt;
+use tokio::{sync::Notify, time::Instant};
+use tracing::{debug, info, warn};
+
+use crate::{
+    Code, Doubt, ErrorKind, RowRefusal, SinkError, Target,
+    config::RETRIES,
+    job::Job,
+    queue::{InstanceQueue, Moved, Next},
+    table::{Rows, Segment, TableRef},
+    ticket::Ticket,
+};
+
+/// Takes jobs until the queue is closed and empty. `moved` gets rows of tables that left;
+/// `stale` is woken when the instance says that a table is not its own any more.
+pub(crate) async fn writer(
+    queue: Arc<InstanceQueue>,
+    moved: impl Fn(Moved) + Send + Sync,
+    stale: Arc<Notify>,
+) {
+    loop {
+        match queue.next() {
+            Next::Job(job) => moved(flush(&queue, job, &stale).await),
+            Next::Wait(until) => queue.idle(until).await,
+            Next::Closed => return,
+        }
+    }
+}
+
+/// The rows of a job while they are being written.
+struct Flush<'a> {
+    queue: &'a InstanceQueue,
+    target: Target,
+    tickets: Vec<Arc<Ticket>>,
+    blocks: Vec<Arc<Block>>,
+    /// In order of arrival.
+    rows: Vec<(TableId, RowRef)>,
+    /// Rows that must wait: the rest of a failed statement.
+    failed: bool,
+}
+
+async fn flush(queue: &InstanceQueue, job: Job, stale: &Notify) -> Moved {
+    let bytes = job.bytes();
+    let count = job.tables.iter().flat_map(|(_, s)| s).map(Segment::len).sum();
+    let mut flush = Flush {
+        queue,
+        target: job.target,
+        tickets: Vec::new(),
+        blocks: Vec::new(),
+        rows: Vec::with_capacity(count),
+        failed: false,
+    };
+    let now = Instant::now();
+    for (table, segments) in &job.tables {
+        for segment in segments {
+            flush.add(table.table, segment, now);
+        }
+    }
+    if !flush.rows.is_empty() {
+        flush.write(stale).await;
+    }
+    let back = flush.back(job.tables);
+    queue.finish(bytes, count, back)
+}
+
+impl Flush<'_> {
+    /// Adds the rows of a segment that still want to be written.
+    fn add(&mut self, table: TableId, segment: &Segment, now: Instant) {
+        if segment.ticket.is_done() || segment.ticket.deadline <= now {
+            return;
+        }
+        let block = match self.tickets.last() {
+            Some(last) if Arc::ptr_eq(last, &segment.ticket) => self.tickets.len() - 1,
+            _ => {
+                self.tickets.push(segment.ticket.clone());
+                self.blocks.push(segment.ticket.block.clone());
+                self.tickets.len() - 1
+            }
+        };
+        let block = block as u32;
+        self.rows.extend(
+            segment
+                .rows()
+                .iter()
+                .map(|row| (table, RowRef { block, row: *row })),
+        );
+    }
+
+    async fn write(&mut self, stale: &Notify) {
+        let Some(first) = self.blocks.first() else {
+            return;
+        };
+        let batch = Batch::build(first.schema.clone(), self.blocks.clone(), &self.rows);
+        let merged = self.rows.len() - batch.rows().len() - batch.deferred().len();
+        self.queue.metrics.merged.increment(merged as u64);
+        self.queue.metrics.deferred.increment(batch.deferred().len() as u64);
+        let statements = batch.statements();
+        self.statements(&batch, statements, stale).await;
+    }
+
+    /// Writes statements until each is committed, refused row by row, or has to wait.
+    async fn statements(&mut self, batch: &Batch, mut todo: Vec<Statement>, stale: &Notify) {
+        let mut conflicts = 0;
+        while !todo.is_empty() {
+            let started = Instant::now();
+            let results = self.queue.sink.write(batch, &todo, self.target).await;
+            self.queue.metrics.flushed(started.elapsed());
+            self.queue.answered();
+            let mut next = Vec::new();
+            let mut doubt = None;
+            let mut conflict = None;
+            let mut apart = Vec::new();
+            for (statement, result) in todo.into_iter().zip(results) {
+                match result {
+                    Ok(()) => {
+                        self.queue.succeeded();
+                        self.commit(batch, &statement);
+                    }
+                    Err(error) => match &error.kind {
+                        ErrorKind::Refused => {
+                            self.split(batch, statement, &error, &mut next, &mut apart);
+                        }
+                        ErrorKind::Conflict => {
+                            self.queue.metrics.retried(error.sqlstate.as_deref());
+                            conflict = Some(error);
+                            next.push(statement);
+                        }
+                        ErrorKind::Outage(lost) => {
+                            self.failed = true;
+                            self.outage(&error);
+                            doubt = doubt.or_else(|| lost.clone());
+                        }
+                        ErrorKind::Moved => {
+                            self.failed = true;
+                            self.queue.metrics.retried(error.sqlstate.as_deref());
+                            info!(instance = %self.queue.name, "{error}; asking who owns the table");
+                            stale.notify_one();
+                            // The answer is a moment away: the rows wait at the front meanwhile.
+                            tokio::time::sleep(Duration::from_millis(5)).await;
+                        }
+                    },
+                }
+            }
+            if let Some(doubt) = doubt {
+                self.settle(&doubt).await;
+            }
+            for row in apart {
+                if !self.failed {
+                    self.apart(batch, row).await;
+                }
+            }
+            if let Some(error) = conflict {
+                conflicts += 1;
+                if conflicts > RETRIES || self.failed {
+                    warn!(instance = %self.queue.name, "{error}; {conflicts} times in a row");
+                    self.failed = true;
+                    return;
+                }
+                tokio::time::sleep(jitter(Duration::from_millis(1 << conflicts))).await;
+            }
+            if self.failed {
+                // What else is to be written of this batch waits too: the connection is gone.
+                return;
+            }
+            todo = next;
+        }
+    }
+
+    fn commit(&self, batch: &Batch, statement: &Statement) {
+        let mut committed = 0;
+        for row in &statement.rows {
+            for source in batch.sources(*row) {
+                committed += u64::from(self.tickets[source.block as usize].commit(source.row));
+            }
+        }
+        self.queue.metrics.committed.increment(committed);
+        self.queue
+            .metrics
+            .batch(self.target == Target::Parent, statement.rows.len());
+    }
+
+    /// Halves a statement that PostgreSQL refuses until the bad row is alone, then takes the
+    /// writes that were merged into it apart, then refuses the bad one.
+    fn split(
+        &mut self,
+        batch: &Batch,
+        mut statement: Statement,
+        error: &SinkError,
+        next: &mut Vec<Statement>,
+        apart: &mut Vec<u32>,
+    ) {
+        self.queue.metrics.splits.increment(1);
+        if statement.rows.len() > 1 {
+            let tail = statement.rows.split_off(statement.rows.len() / 2);
+            next.push(Statement {
+                rows: tail,
+                ..statement.clone()
+            });
+            next.push(statement);
+            return;
+        }
+        let sources = batch.sources(statement.rows[0]);
+        if let [source] = sources {
+            self.refuse(*source, error);
+        } else {
+            debug!(instance = %self.queue.name, "{error}: taking merged writes of one key apart");
+            apart.push(statement.rows[0]);
+        }
+    }
+
+    /// Writes what was merged into one row write by write, in order: only the bad one is refused.
+    async fn apart(&mut self, batch: &Batch, row: u32) {
+        let table = batch.rows()[row as usize].table;
+        for source in batch.sources(row) {
+            let schema = batch.schema().clone();
+            let alone = Batch::build(schema, self.blocks.clone(), &[(table, *source)]);
+            for result in self
+                .queue
+                .sink
+                .write(&alone, &alone.statements(), self.target)
+                .await
+            {
+                match result {
+                    Ok(()) => self.commit(&alone, &alone.statements()[0]),
+                    Err(error) if error.kind == ErrorKind::Refused => self.refuse(*source, &error),
+                    Err(error) => {
+                        self.failed = true;
+                        self.outage(&error);
+                        if let ErrorKind::Outage(Some(doubt)) = &error.kind {
+                            self.settle(doubt).await;
+                        }
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn refuse(&self, source: RowRef, error: &SinkError) {
+        let ticket = &self.tickets[source.block as usize];
+        let column = error.column.clone().unwrap_or_default();
+        let refused = ticket.refuse(RowRefusal {
+            refusal: Refusal {
+                row: source.row,
+                reason: reason(error).into(),
+                column,
+                message: format!(
+                    "key {}: {}",
+                    ticket.block.key_text(source.row),
+                    error.message
+                ),
+            },
+            code: Code::Invalid,
+            sqlstate: error.sqlstate.clone(),
+            constraint: error.constraint.clone(),
+            retry_after: None,
+        });
+        if refused {
+            self.queue.metrics.refused(Code::Invalid, 1);
+        }
+    }
+
+    fn outage(&self, error: &SinkError) {
+        self.queue.metrics.retried(error.sqlstate.as_deref());
+        if self.queue.failed(&error.message) {
+            warn!(instance = %self.queue.name, "can't write: {error}");
+        }
+    }
+
+    /// Rows are not sent again before it is certain that the lost statement can't write any more:
+    /// a backend that was stopped would wake up and put old values over newer ones.
+    async fn settle(&self, doubt: &Doubt) {
+        let mut wait = self.queue.config.retry_min;
+        while let Err(error) = self.queue.sink.settle(doubt).await {
+            self.queue.failed(&error.message);
+            debug!(instance = %self.queue.name, pid = doubt.pid, "waiting for a lost backend: {error}");
+            tokio::time::sleep(jitter(wait)).await;
+            wait = (wait * 2).min(self.queue.config.retry_max);
+        }
+    }
+
+    /// The rows without an answer, by table, in order of arrival: deferred ones and failed ones.
+    fn back(&self, tables: Vec<(TableRef, Vec<Segment>)>) -> Vec<(TableRef, Vec<Segment>)> {
+        let now = Instant::now();
+        let rest = |segment: Segment| {
+            if segment.ticket.is_done() || segment.ticket.deadline <= now {
+                return None;
+            }
+            let rows: Vec<u32> = segment
+                .rows()
+                .iter()
+                .copied()
+                .filter(|row| !segment.ticket.is_resolved(*row))
+                .collect();
+            (!rows.is_empty()).then(|| Segment {
+                rows: Rows::List(rows),
+                ticket: segment.ticket,
+                queued: segment.queued,
+            })
+        };
+        tables
+            .into_iter()
+            .map(|(table, segments)| (table, segments.into_iter().filter_map(rest).collect()))
+            .collect()
+    }
+}
+
+fn jitter(ceiling: Duration) -> Duration {
+    ceiling.mul_f64(rand::rng().random_range(0.5..=1.0))
+}
+
+/// The machine-readable reason for a SQLSTATE.
+fn reason(error: &SinkError) -> &'static str {
+    match error.sqlstate.as_deref() {
+        Some("23502") => "NOT_NULL_VIOLATION",
+        Some("23503") => "FOREIGN_KEY_VIOLATION",
+        Some("23505") => "UNIQUE_VIOLATION",
+        Some("23514") => "CHECK_VIOLATION",
+        Some("23P01") => "EXCLUSION_VIOLATION",
+        Some("22003") => "OUT_OF_RANGE",
+        Some("22001") => "TOO_LONG",
+        Some(code) if code.starts_with("22") => "INVALID_VALUE",
+        Some(code) if code.starts_with("P0") => "TRIGGER_ERROR",
+        _ => "REFUSED_BY_POSTGRES",
+    }
+}

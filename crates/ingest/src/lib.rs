@@ -1,0 +1,33 @@
+//! Queues, flush policy and acks: from a request's rows to batches for one instance and back.
+//!
+//! Knows no PostgreSQL and no protocol: batches leave through a [`Sink`]. The way of a row:
+//! [`Ingest::submit`] routes a block's rows to one queue a table, [`queue`] decides which table a
+//! writer takes next, [`flush`] writes a batch and isolates rows that can't be written, and a
+//! [`ticket`] counts until every row of the request is committed or refused.
+//!
+//! Guarantees, each with its test in `tests/`: one batch of a table is in flight at a time and
+//! rows that could not be written go back to the front, so writes of a key keep their order; a row
+//! is acknowledged only after the sink reported its commit; every queue is bounded in bytes.
+
+mod admission;
+mod config;
+mod flush;
+mod ingest;
+mod job;
+mod metrics;
+mod outcome;
+mod queue;
+mod routing;
+mod sink;
+mod table;
+mod ticket;
+
+pub use config::IngestConfig;
+pub use ingest::{Ack, Ingest, InstanceStats, SubmitError, WhenFull};
+pub use metrics::describe;
+pub use outcome::{Code, Outcome, RowRefusal};
+pub use routing::{FeedRoute, Owner, Routing};
+pub use sink::{Doubt, ErrorKind, Sink, SinkError, Target};
+
+#[cfg(test)]
+mod tests;

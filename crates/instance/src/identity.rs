@@ -1,0 +1,101 @@
+//! Which instance this is, and which cluster it belongs to.
+
+use tokio_postgres::GenericClient;
+use uuid::Uuid;
+
+use crate::{DbError, DbErrorKind, Instance};
+
+/// What `migrate` wrote into the instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterIdentity {
+    /// The cluster.
+    pub cluster_id: Uuid,
+    /// The name of this instance in it.
+    pub instance: String,
+    /// The name of the home instance.
+    pub home: String,
+}
+
+/// Which PostgreSQL answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerIdentity {
+    /// From initdb; a standby has its primary's.
+    pub system_id: u64,
+    /// Grows when a standby is promoted.
+    pub timeline: u32,
+}
+
+pub(crate) async fn read_cluster(
+    client: &impl GenericClient,
+) -> Result<Option<ClusterIdentity>, DbError> {
+    let there: bool = client
+        .query_one("select to_regclass('pgbraid.cluster') is not null", &[])
+        .await?
+        .get(0);
+    if !there {
+        return Ok(None);
+    }
+    let row = client
+        .query_opt(
+            "select cluster_id::text, instance, home from pgbraid.cluster",
+            &[],
+        )
+        .await?;
+    row.map(|row| {
+        let id: String = row.get(0);
+        Ok(ClusterIdentity {
+            cluster_id: id.parse().map_err(|error| {
+                DbError::new(
+                    DbErrorKind::Contradiction,
+                    format!("pgbraid.cluster holds a bad id: {error}"),
+                )
+            })?,
+            instance: row.get(1),
+            home: row.get(2),
+        })
+    })
+    .transpose()
+}
+
+impl Instance {
+    /// What `migrate` wrote; `None` before the first.
+    ///
+    /// # Errors
+    /// If the instance can't be asked.
+    pub async fn cluster_identity(&self) -> Result<Option<ClusterIdentity>, DbError> {
+        let session = self.reader().await?;
+        read_cluster(&session.client).await
+    }
+
+    /// Checks that the instance is the one of this name in this cluster.
+    ///
+    /// # Errors
+    /// If it is not, or can't be asked.
+    pub async fn verify_cluster(&self, cluster: Option<Uuid>) -> Result<Uuid, DbError> {
+        let wrong = |message: String| DbError::new(DbErrorKind::Contradiction, message);
+        let found = self.cluster_identity().await?.ok_or_else(|| {
+            wrong(format!(
+                "{} at {} has no pgbraid schema yet: run `pgbraid migrate`",
+                self.name(),
+                self.address()
+            ))
+        })?;
+        if found.instance != self.name().to_string() {
+            return Err(wrong(format!(
+                "the instance at {} is {}, but the shard map calls it {}: correct its host or name",
+                self.address(),
+                found.instance,
+                self.name()
+            )));
+        }
+        match cluster {
+            Some(cluster) if cluster != found.cluster_id => Err(wrong(format!(
+                "{} at {} belongs to cluster {}, not to {cluster}: correct its host",
+                self.name(),
+                self.address(),
+                found.cluster_id
+            ))),
+            _ => Ok(found.cluster_id),
+        }
+    }
+}

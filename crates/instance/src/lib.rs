@@ -1,0 +1,33 @@
+//! All SQL to one PostgreSQL: connections, catalog, migrations, upserts, ownership, rules, the
+//! outbox and LISTEN. The only crate that knows SQL text, besides the triggers of `rules`.
+
+pub mod catalog;
+mod connect;
+pub mod error;
+pub mod identity;
+mod listen;
+mod migrate;
+mod outbox;
+mod ownership;
+mod pool;
+mod probe;
+mod rows;
+mod rules;
+mod sql;
+mod statements;
+mod tls;
+mod write;
+
+pub use connect::{Connector, ConnectorSettings, SslMode};
+pub use error::{DbError, DbErrorKind};
+pub use identity::{ClusterIdentity, ServerIdentity};
+pub use listen::{ListenConnection, Notice};
+pub use migrate::{MIGRATIONS, MigrationReport, SchemaFile};
+pub use outbox::{AlertRow, OutboxPage, OutboxQuery};
+pub use ownership::{OWNERSHIP_CHANNEL, OwnedTable, TableToMake};
+pub use pool::{Instance, PoolStats, Session};
+pub use probe::Probe;
+pub use rows::StoredRow;
+pub use rules::{RuleChange, RuleEdit, RuleSet, Schemas, StoredRuleRow};
+pub use sql::{quote_ident, quote_literal};
+pub use write::{LostBackend, WriteTarget};

@@ -1,0 +1,209 @@
+//! The connections of one instance.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bb8::{ManageConnection, Pool, PooledConnection, RunError};
+use metrics::counter;
+use pgbraid_shardmap::InstanceName;
+use tokio_postgres::Client;
+use tracing::debug;
+
+use crate::{
+    Connector, DbError, DbErrorKind, ServerIdentity,
+    statements::StatementCache,
+};
+
+/// A pooled connection.
+pub struct Session {
+    pub(crate) client: Client,
+    pub(crate) statements: StatementCache,
+    /// Process id and start of its backend: together they name one process.
+    pub(crate) pid: i32,
+    pub(crate) backend_start: String,
+    /// Of its server; a connection to a primary keeps it for life.
+    pub(crate) identity: ServerIdentity,
+    /// Set while something is under way: a session dropped in the middle is not used again.
+    pub(crate) broken: bool,
+}
+
+pub(crate) struct Manager {
+    connector: Connector,
+    options: &'static str,
+    statements: usize,
+}
+
+impl ManageConnection for Manager {
+    type Connection = Session;
+    type Error = DbError;
+
+    async fn connect(&self) -> Result<Session, DbError> {
+        let client = self.connector.client(self.options).await?;
+        let row = client
+            .query_one(
+                "select pg_backend_pid(), backend_start::text, system_identifier, timeline_id \
+                 from pg_stat_get_activity(pg_backend_pid()), pg_control_system(), \
+                 pg_control_checkpoint()",
+                &[],
+            )
+            .await?;
+        Ok(Session {
+            pid: row.get(0),
+            backend_start: row.get(1),
+            identity: ServerIdentity {
+                system_id: row.get::<_, i64>(2) as u64,
+                timeline: row.get::<_, i32>(3) as u32,
+            },
+            client,
+            statements: StatementCache::new(self.statements),
+            broken: false,
+        })
+    }
+
+    async fn is_valid(&self, session: &mut Session) -> Result<(), DbError> {
+        session.client.simple_query("").await?;
+        Ok(())
+    }
+
+    fn has_broken(&self, session: &mut Session) -> bool {
+        session.broken || session.client.is_closed()
+    }
+}
+
+/// Logs and counts what goes wrong in the background of a pool.
+#[derive(Clone, Debug)]
+struct Errors {
+    instance: InstanceName,
+    /// Why the last attempt to connect failed: the pool itself only says that time is over.
+    last: Arc<Mutex<Option<String>>>,
+}
+
+impl bb8::ErrorSink<DbError> for Errors {
+    fn sink(&self, error: DbError) {
+        counter!("pgbraid_pool_errors_total", "instance" => self.instance.to_string())
+            .increment(1);
+        debug!(instance = %self.instance, "pool: {error}");
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.message);
+    }
+
+    fn boxed_clone(&self) -> Box<dyn bb8::ErrorSink<DbError>> {
+        Box::new(self.clone())
+    }
+}
+
+/// State of the pools.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolStats {
+    /// Open writer connections.
+    pub writers: u32,
+    /// Of these, not in use.
+    pub writers_idle: u32,
+    /// Open reader connections.
+    pub readers: u32,
+    /// Of these, not in use.
+    pub readers_idle: u32,
+}
+
+/// One PostgreSQL instance: everything that pgbraid does to it goes through here.
+#[derive(Clone)]
+pub struct Instance {
+    pub(crate) connector: Connector,
+    writers: Pool<Manager>,
+    readers: Pool<Manager>,
+    wait: Duration,
+    last_error: Arc<Mutex<Option<String>>>,
+}
+
+impl Instance {
+    /// An instance. Connects when first used.
+    pub fn new(
+        connector: Connector,
+        writers: u32,
+        readers: u32,
+        statements: usize,
+        wait: Duration,
+    ) -> Arc<Self> {
+        let errors = Errors {
+            instance: connector.name,
+            last: Arc::default(),
+        };
+        let pool = |size: u32, options| {
+            Pool::builder()
+                .max_size(size.max(1))
+                .min_idle(Some(0))
+                .connection_timeout(wait)
+                // Each statement shows by itself whether the connection works.
+                .test_on_check_out(false)
+                .error_sink(Box::new(errors.clone()))
+                .build_unchecked(Manager {
+                    connector: connector.clone(),
+                    options,
+                    statements,
+                })
+        };
+        Arc::new(Self {
+            writers: pool(writers, ""),
+            // The outbox is read by index whatever the statistics say about so young a table.
+            readers: pool(
+                readers,
+                "-c enable_seqscan=off -c plan_cache_mode=force_custom_plan -c jit=off",
+            ),
+            wait,
+            last_error: errors.last,
+            connector,
+        })
+    }
+
+    /// The instance's name.
+    pub fn name(&self) -> InstanceName {
+        self.connector.name
+    }
+
+    /// `host:port` of its hosts.
+    pub fn address(&self) -> &str {
+        &self.connector.address
+    }
+
+    /// State of the pools.
+    pub fn pool_stats(&self) -> PoolStats {
+        let (writers, readers) = (self.writers.state(), self.readers.state());
+        PoolStats {
+            writers: writers.connections,
+            writers_idle: writers.idle_connections,
+            readers: readers.connections,
+            readers_idle: readers.idle_connections,
+        }
+    }
+
+    pub(crate) async fn writer(&self) -> Result<PooledConnection<'_, Manager>, DbError> {
+        self.take(&self.writers).await
+    }
+
+    /// A connection for everything but writing batches.
+    pub(crate) async fn reader(&self) -> Result<PooledConnection<'_, Manager>, DbError> {
+        self.take(&self.readers).await
+    }
+
+    async fn take<'a>(
+        &self,
+        pool: &'a Pool<Manager>,
+    ) -> Result<PooledConnection<'a, Manager>, DbError> {
+        pool.get().await.map_err(|error| match error {
+            RunError::User(error) => error,
+            RunError::TimedOut => {
+                let last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let message = last.unwrap_or_else(|| {
+                    format!(
+                        "no connection to {} at {} within {:?}: all are in use",
+                        self.name(),
+                        self.address(),
+                        self.wait
+                    )
+                });
+                DbError::new(DbErrorKind::Outage, message)
+            }
+        })
+    }
+}

@@ -1,0 +1,173 @@
+//! The statements for PostgreSQL.
+
+use super::{accept, columns};
+use crate::{
+    Mode, Rule, StoredRule, Target, dry_run_sample_sql, dry_run_sql, probe_sql, trigger_ddl,
+};
+
+pub(crate) fn target() -> Target {
+    Target {
+        feed: "orders".to_owned(),
+        schema: "public".to_owned(),
+        table: "Orders".to_owned(),
+        key_column: "id".to_owned(),
+    }
+}
+
+fn stored(name: &str, expression: &str, mode: Mode, version: i64) -> StoredRule {
+    StoredRule {
+        rule: Rule {
+            name: name.to_owned(),
+            feed: "orders".to_owned(),
+            expression: expression.to_owned(),
+            channel: "sales".to_owned(),
+            reason: "it's $pgbraid$ \\big".to_owned(),
+            mode,
+        },
+        version,
+    }
+}
+
+fn ddl(rules: &[StoredRule]) -> Vec<String> {
+    trigger_ddl(&target(), rules, &columns()).unwrap_or_else(|e| panic!("{e}"))
+}
+
+#[test]
+fn the_triggers_of_three_rules() {
+    let rules = [
+        stored("moved", "old.status <> status", Mode::Edge, 3),
+        stored("edge", "total > 1000", Mode::Edge, 1),
+        stored("level", "c1 < 0", Mode::Level, 2),
+    ];
+    let ddl = ddl(&rules);
+    assert_eq!(
+        ddl[..3],
+        [
+            "set local search_path = pg_catalog, pg_temp",
+            r#"drop trigger if exists pgbraid_rules_insert on "public"."Orders""#,
+            r#"drop trigger if exists pgbraid_rules_update on "public"."Orders""#,
+        ]
+    );
+    assert_eq!(
+        ddl[3],
+        r#"create or replace function pgbraid."rules_orders"() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $pgbraid1$
+begin
+  if tg_op = 'INSERT' then
+    insert into pgbraid.alert (feed, rule, rule_version, channel, reason, key, "row")
+    select 'orders', m.rule, m.version, m.channel, m.reason, new."id"::text, pg_catalog.row_to_json(new)
+    from (values
+      ('edge', 1::int8, 'sales', E'it''s $pgbraid$ \\big', ((new."total" > 1000) is true)),
+      ('level', 2::int8, 'sales', E'it''s $pgbraid$ \\big', ((new."c1" < 0) is true))
+    ) m (rule, version, channel, reason, hit)
+    where m.hit;
+  else
+    insert into pgbraid.alert (feed, rule, rule_version, channel, reason, key, "row")
+    select 'orders', m.rule, m.version, m.channel, m.reason, new."id"::text, pg_catalog.row_to_json(new)
+    from (values
+      ('edge', 1::int8, 'sales', E'it''s $pgbraid$ \\big', ((new."total" > 1000) is true and (old."total" > 1000) is not true)),
+      ('level', 2::int8, 'sales', E'it''s $pgbraid$ \\big', ((new."c1" < 0) is true)),
+      ('moved', 3::int8, 'sales', E'it''s $pgbraid$ \\big', ((old."status" <> new."status") is true))
+    ) m (rule, version, channel, reason, hit)
+    where m.hit;
+  end if;
+  perform pg_catalog.pg_notify('pgbraid_alert', '');
+  return null;
+end
+$pgbraid1$"#
+    );
+    assert_eq!(
+        ddl[4..],
+        [
+            r#"revoke all on function pgbraid."rules_orders"() from public"#,
+            r#"create trigger pgbraid_rules_insert after insert on "public"."Orders" for each row
+when (((new."total" > 1000) is true)
+   or ((new."c1" < 0) is true))
+execute function pgbraid."rules_orders"()"#,
+            r#"create trigger pgbraid_rules_update after update on "public"."Orders" for each row
+when (((new."total" > 1000) is true and (old."total" > 1000) is not true)
+   or ((new."c1" < 0) is true)
+   or ((old."status" <> new."status") is true))
+execute function pgbraid."rules_orders"()"#,
+        ]
+    );
+}
+
+#[test]
+fn no_rules_remove_everything() {
+    assert_eq!(
+        ddl(&[]).last().map(String::as_str),
+        Some(r#"drop function if exists pgbraid."rules_orders"()"#)
+    );
+    assert_eq!(ddl(&[]).len(), 4);
+}
+
+#[test]
+fn transition_rules_alone_make_no_insert_trigger() {
+    let all = ddl(&[stored("moved", "old.c1 < c1", Mode::Level, 1)]).join(";\n");
+    assert!(!all.contains("after insert"), "{all}");
+    assert!(all.contains("after update"), "{all}");
+}
+
+#[test]
+fn the_order_of_the_rules_does_not_matter() {
+    let a = stored("a", "c1 > 1", Mode::Edge, 1);
+    let b = stored("b", "c2 > 1", Mode::Edge, 1);
+    assert_eq!(ddl(&[a.clone(), b.clone()]), ddl(&[b, a]));
+}
+
+#[test]
+fn a_wrong_set_is_refused() {
+    let refuse =
+        |target: &Target, rules: &[StoredRule]| match trigger_ddl(target, rules, &columns()) {
+            Err(e) => e.to_string(),
+            Ok(ddl) => panic!("accepted: {ddl:?}"),
+        };
+    let good = stored("a", "c1 > 1", Mode::Edge, 1);
+    let twice = refuse(&target(), &[good.clone(), good.clone()]);
+    assert_eq!(twice, "rule \"a\": name is used by two rules; rename one");
+    let gone = refuse(&target(), &[stored("b", "gone > 1", Mode::Edge, 1)]);
+    assert!(gone.starts_with("rule \"b\": line 1, column 1: the feed has no column gone"));
+    let other = Target {
+        feed: "returns".to_owned(),
+        ..target()
+    };
+    assert!(refuse(&other, std::slice::from_ref(&good)).contains("feed is \"orders\""));
+    let long = Target {
+        feed: "f".repeat(58),
+        ..target()
+    };
+    assert!(refuse(&long, &[]).starts_with("feed is 58 bytes long; with rules at most 57"));
+    let keyless = Target {
+        key_column: "nokey".to_owned(),
+        ..target()
+    };
+    assert!(refuse(&keyless, &[good]).starts_with("key_column \"nokey\" is not a column"));
+}
+
+#[test]
+fn queries_about_a_rule() {
+    let plain = accept("c1 > 1");
+    assert_eq!(
+        probe_sql(&target(), &plain),
+        r#"select (new."c1" > 1) is true from (select * from only "public"."Orders" limit 0) new"#
+    );
+    assert_eq!(
+        dry_run_sql(&target(), &plain).as_deref(),
+        Some(
+            r#"select pg_catalog.count(*)::int8 from "public"."Orders" r where (r."c1" > 1) is true"#
+        )
+    );
+    assert_eq!(
+        dry_run_sample_sql(&target(), &plain).as_deref(),
+        Some(
+            r#"select r."id"::text from "public"."Orders" r where (r."c1" > 1) is true limit $1::int8"#
+        )
+    );
+    let transition = accept("old.c1 < c1");
+    assert!(probe_sql(&target(), &transition).ends_with("limit 0) old"));
+    assert_eq!(dry_run_sql(&target(), &transition), None);
+    assert_eq!(dry_run_sample_sql(&target(), &transition), None);
+}

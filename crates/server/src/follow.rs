@@ -1,0 +1,406 @@
+//! Keeps the router in step with the instances: who owns which table, the feeds' columns, the
+//! rules, and tables that nobody has made yet.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use futures::future::join_all;
+use metrics::{counter, gauge};
+use pgbraid_config::{RouterConfig, ShardMap};
+use pgbraid_ingest::{FeedRoute, Owner, Routing};
+use pgbraid_instance::{DbError, DbErrorKind, OwnedTable, RuleSet, Schemas, TableToMake};
+use pgbraid_shardmap::{Drift, FeedName, InstanceName, TableId, TableOwner, drift, resolve};
+use tracing::{error, info, warn};
+use uuid::Uuid;
+
+use crate::{
+    fleet::{Fleet, make_missing},
+    node::Node,
+    state::{Shared, Topology},
+};
+
+/// How often to ask without being told to.
+const EVERY: Duration = Duration::from_secs(30);
+/// How often while something is amiss.
+const SOON: Duration = Duration::from_secs(1);
+
+/// What one instance says.
+struct Report {
+    owned: Vec<OwnedTable>,
+    rules: i64,
+    version: String,
+}
+
+async fn ask(node: &Node, cluster: Option<Uuid>, limit: Duration) -> Result<(Uuid, Report), DbError> {
+    let instance = node.instance.load_full();
+    let asked = async {
+        let cluster = instance.verify_cluster(cluster).await?;
+        let report = Report {
+            owned: instance.ownership().await?,
+            rules: instance.rules().await?.version,
+            version: instance.probe().await?.server_version,
+        };
+        Ok((cluster, report))
+    };
+    tokio::time::timeout(limit, asked).await.unwrap_or_else(|_| {
+        Err(DbError::new(
+            DbErrorKind::Outage,
+            format!(
+                "{} at {} has not answered within {limit:?}",
+                instance.name(),
+                instance.address()
+            ),
+        ))
+    })
+}
+
+/// Longest that one instance may keep the others' news waiting.
+fn limit(config: &RouterConfig) -> Duration {
+    config.postgres.connect_timeout * 2
+}
+
+/// Asks all instances for the first time.
+///
+/// # Errors
+/// Instances that answer but are not what the map says. Instances that do not answer are not an
+/// error, unless none does.
+pub(crate) async fn first_look(
+    config: &RouterConfig,
+    map: Arc<ShardMap>,
+    nodes: BTreeMap<InstanceName, Arc<Node>>,
+) -> Result<(Uuid, Topology), Vec<DbError>> {
+    let answers = join_all(nodes.values().map(|node| ask(node, None, limit(config)))).await;
+    let mut topology = Topology {
+        map,
+        schemas: BTreeMap::new(),
+        reports: BTreeMap::new(),
+        owners: BTreeMap::new(),
+        rules: BTreeMap::new(),
+        unreachable: BTreeMap::new(),
+        versions: BTreeMap::new(),
+        nodes,
+    };
+    let mut errors = Vec::new();
+    let mut cluster: Option<(Uuid, InstanceName)> = None;
+    let names: Vec<InstanceName> = topology.nodes.keys().copied().collect();
+    for (name, answer) in names.into_iter().zip(answers) {
+        match answer {
+            Ok((id, report)) => {
+                let (first, by) = *cluster.get_or_insert((id, name));
+                if first != id {
+                    errors.push(DbError::new(
+                        DbErrorKind::Contradiction,
+                        format!("{by} belongs to cluster {first}, but {name} to {id}: correct the shard map"),
+                    ));
+                }
+                topology.take(name, report);
+            }
+            Err(error) if error.is_transient() => {
+                warn!(instance = %name, "not reachable: {error}");
+                topology.unreachable.insert(name, error.message);
+            }
+            Err(error) => errors.push(error),
+        }
+    }
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    match cluster {
+        Some((cluster, _)) => Ok((cluster, topology)),
+        None => Err(topology
+            .unreachable
+            .into_values()
+            .map(|message| DbError::new(DbErrorKind::Outage, message))
+            .collect()),
+    }
+}
+
+impl Topology {
+    fn take(&mut self, name: InstanceName, report: Report) {
+        self.reports.insert(name, report.owned);
+        self.rules.insert(name, report.rules);
+        self.versions.insert(name, report.version);
+        self.unreachable.remove(&name);
+    }
+
+    /// Reads the feeds' columns from the home, or from whichever instance answers. A feed that has
+    /// not changed keeps its `Arc`, and with it the statements prepared for it.
+    pub(crate) async fn read_schemas(&mut self, config: &RouterConfig) -> Result<(), DbError> {
+        let mut order: Vec<&Arc<Node>> = self
+            .nodes
+            .values()
+            .filter(|node| !self.unreachable.contains_key(&node.name))
+            .collect();
+        order.sort_by_key(|node| node.name != self.map.home);
+        let mut last = None;
+        for node in order {
+            let instance = node.instance.load_full();
+            match Fleet::schemas(config, &self.map, &instance).await {
+                Ok(schemas) => {
+                    self.schemas = schemas
+                        .into_iter()
+                        .map(|(feed, schema)| {
+                            let same = self.schemas.get(&feed).filter(|known| ***known == schema);
+                            let schema = same.cloned().unwrap_or_else(|| Arc::new(schema));
+                            (feed, schema)
+                        })
+                        .collect();
+                    return Ok(());
+                }
+                Err(error) if error.is_transient() => last = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        match last {
+            Some(error) => Err(error),
+            None => Err(DbError::new(DbErrorKind::Outage, "no instance answers")),
+        }
+    }
+
+    pub(crate) fn resolve_owners(&mut self) {
+        self.owners = self
+            .map
+            .feeds
+            .iter()
+            .map(|(feed, entry)| {
+                let reports = self.reports.iter().flat_map(|(name, tables)| {
+                    tables
+                        .iter()
+                        .filter(|table| table.feed == *feed)
+                        .map(|table| (*name, table.table, table.state, table.epoch))
+                });
+                (feed.clone(), resolve(reports, entry.tables))
+            })
+            .collect();
+    }
+
+    fn routing(&self) -> Routing {
+        let owner = |owner: &TableOwner| match owner {
+            TableOwner::Nobody => Owner::Nobody,
+            TableOwner::One { instance, .. } => Owner::One(*instance),
+            TableOwner::MovingOut { from, .. } => Owner::Held(*from),
+            TableOwner::Conflict(instances) => Owner::Conflict(instances.clone()),
+        };
+        Routing {
+            feeds: self
+                .schemas
+                .iter()
+                .filter_map(|(feed, schema)| {
+                    let owners = self.owners.get(feed)?.iter().map(owner).collect();
+                    let schema = schema.clone();
+                    Some((feed.clone(), FeedRoute { schema, owners }))
+                })
+                .collect(),
+        }
+    }
+
+    fn missing(&self, feed: &FeedName) -> Vec<TableToMake> {
+        let (Some(owners), Some(entry)) = (self.owners.get(feed), self.map.feeds.get(feed)) else {
+            return Vec::new();
+        };
+        owners
+            .iter()
+            .zip(&entry.placement)
+            .enumerate()
+            .filter(|(_, (owner, _))| matches!(owner, TableOwner::Nobody))
+            .map(|(number, (_, wanted))| TableToMake {
+                table: TableId::new(number as u32),
+                instance: *wanted,
+            })
+            .collect()
+    }
+
+    /// Makes the tables that nobody owns, and asks their new owners again.
+    pub(crate) async fn make_missing(&mut self, config: &RouterConfig) -> bool {
+        let Some(home) = self.nodes.get(&self.map.home).cloned() else {
+            return false;
+        };
+        let mut made_any = false;
+        let instances: BTreeMap<InstanceName, _> = self
+            .nodes
+            .iter()
+            .map(|(name, node)| (*name, node.instance.load_full()))
+            .collect();
+        for (feed, schema) in &self.schemas {
+            let missing = self.missing(feed);
+            if missing.is_empty() {
+                continue;
+            }
+            let home = home.instance.load_full();
+            let made = make_missing(&home, schema, &missing, |name| {
+                instances.get(&name).map(AsRef::as_ref)
+            })
+            .await;
+            match made {
+                Ok(made) => {
+                    for (instance, count) in made {
+                        made_any |= count > 0;
+                        info!(%instance, feed = %feed, "made {count} tables");
+                    }
+                }
+                Err(error) => warn!(feed = %feed, "tables that nobody owns could not be made: {error}"),
+            }
+        }
+        if made_any {
+            self.ask_all(config, None).await;
+            self.resolve_owners();
+        }
+        made_any
+    }
+
+    async fn ask_all(&mut self, config: &RouterConfig, cluster: Option<Uuid>) {
+        let nodes: Vec<Arc<Node>> = self.nodes.values().cloned().collect();
+        let answers = join_all(nodes.iter().map(|node| ask(node, cluster, limit(config)))).await;
+        for (node, answer) in nodes.iter().zip(answers) {
+            match answer {
+                Ok((_, report)) => self.take(node.name, report),
+                Err(error) => {
+                    let known = self.unreachable.insert(node.name, error.message.clone());
+                    if known.is_none() {
+                        warn!(instance = %node.name, "can't be asked: {error}");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Brings the rules of all reachable instances to the home's version.
+    async fn copy_rules(&mut self) {
+        let Some(home) = self.nodes.get(&self.map.home) else {
+            return;
+        };
+        let Some(version) = self.rules.get(&self.map.home).copied() else {
+            return;
+        };
+        let behind: Vec<Arc<Node>> = self
+            .nodes
+            .values()
+            .filter(|node| {
+                self.rules.get(&node.name).is_some_and(|have| *have < version)
+                    && !self.unreachable.contains_key(&node.name)
+            })
+            .cloned()
+            .collect();
+        if behind.is_empty() {
+            return;
+        }
+        let set = match home.instance.load_full().rules().await {
+            Ok(set) => set,
+            Err(error) => {
+                warn!("the home's rules can't be read: {error}");
+                return;
+            }
+        };
+        for (name, failed) in install(&set, &self.rule_schemas(), &behind).await {
+            match failed {
+                None => {
+                    info!(instance = %name, "rules are now of version {}", set.version);
+                    self.rules.insert(name, set.version);
+                }
+                Some(error) => warn!(instance = %name, "rules could not be installed: {error}"),
+            }
+        }
+    }
+
+    pub(crate) fn rule_schemas(&self) -> Schemas {
+        self.schemas
+            .iter()
+            .map(|(feed, schema)| (feed.to_string(), schema.clone()))
+            .collect()
+    }
+
+    /// Tables that are not where the map wants them, and tables that nobody owns.
+    pub(crate) fn drift(&self, feed: &FeedName) -> (u32, u32) {
+        let (Some(owners), Some(entry)) = (self.owners.get(feed), self.map.feeds.get(feed)) else {
+            return (0, 0);
+        };
+        let now: Vec<Option<InstanceName>> = owners.iter().map(TableOwner::instance).collect();
+        let (mut elsewhere, mut unowned) = (0, 0);
+        for one in drift(&entry.placement, &now) {
+            match one {
+                Drift::Elsewhere { .. } => elsewhere += 1,
+                Drift::Unowned { .. } => unowned += 1,
+            }
+        }
+        (elsewhere, unowned)
+    }
+
+    fn amiss(&self) -> bool {
+        let settled = |owner: &TableOwner| matches!(owner, TableOwner::One { .. });
+        !self.unreachable.is_empty()
+            || self.rules.values().any(|version| Some(version) != self.rules.get(&self.map.home))
+            || self.owners.values().flatten().any(|owner| !settled(owner))
+    }
+}
+
+/// Installs rules on several instances; returns each with its error, if there was one.
+pub(crate) async fn install(
+    set: &RuleSet,
+    schemas: &Schemas,
+    nodes: &[Arc<Node>],
+) -> Vec<(InstanceName, Option<DbError>)> {
+    join_all(nodes.iter().map(|node| async {
+        let instance = node.instance.load_full();
+        let limit = Duration::from_secs(90);
+        let done = tokio::time::timeout(limit, instance.install_rules(set, schemas)).await;
+        let error = match done {
+            Ok(Ok(_)) => None,
+            Ok(Err(error)) => Some(error),
+            Err(_) => Some(DbError::new(DbErrorKind::Outage, "no answer")),
+        };
+        (node.name, error)
+    }))
+    .await
+}
+
+/// Puts what is known into force, and exports it.
+pub(crate) fn publish(shared: &Shared, topology: Topology) {
+    for (feed, owners) in &topology.owners {
+        for (number, owner) in owners.iter().enumerate() {
+            if let TableOwner::Conflict(instances) = owner {
+                error!(feed = %feed, "tbl{number} is owned by {instances:?} at once: it is written nowhere until one of them gives it up");
+            }
+        }
+        let (elsewhere, unowned) = topology.drift(feed);
+        gauge!("pgbraid_map_drift_tables", "feed" => feed.to_string()).set(f64::from(elsewhere));
+        gauge!("pgbraid_map_unowned_tables", "feed" => feed.to_string()).set(f64::from(unowned));
+        let conflicts = owners
+            .iter()
+            .filter(|owner| matches!(owner, TableOwner::Conflict(_)))
+            .count();
+        gauge!("pgbraid_map_conflict_tables", "feed" => feed.to_string()).set(conflicts as f64);
+    }
+    for name in topology.nodes.keys() {
+        let tables = topology.owners.values().flatten().filter(|owner| owner.instance() == Some(*name));
+        gauge!("pgbraid_tables_owned", "instance" => name.to_string()).set(tables.count() as f64);
+    }
+    shared.ingest.set_routing(topology.routing());
+    shared.topology.store(Arc::new(topology));
+}
+
+/// Asks the instances again whenever something changed, and every now and then.
+pub(crate) async fn follow(shared: Arc<Shared>) {
+    let mut draining = shared.draining.subscribe();
+    loop {
+        let wait = if shared.topology.load().amiss() { SOON } else { EVERY };
+        tokio::select! {
+            () = shared.refresh.notified() => {}
+            () = tokio::time::sleep(wait) => {}
+            _ = draining.wait_for(|draining| *draining) => return,
+        }
+        counter!("pgbraid_ownership_reads_total").increment(1);
+        // A reload may have put another map in force meanwhile: its owner does both, in turn.
+        let mut topology = Topology::clone(&shared.topology.load());
+        topology.ask_all(&shared.config, Some(shared.cluster)).await;
+        if let Err(error) = topology.read_schemas(&shared.config).await {
+            warn!("the feeds' columns could not be read again: {error}");
+        }
+        topology.resolve_owners();
+        publish(&shared, topology.clone());
+        let made = topology.make_missing(&shared.config).await;
+        topology.copy_rules().await;
+        if made || topology.rules != shared.topology.load().rules {
+            publish(&shared, topology);
+        }
+        crate::watch::reload_if_asked(&shared);
+    }
+}

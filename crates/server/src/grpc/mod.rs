@@ -1,0 +1,56 @@
+//! The gRPC services.
+
+mod admin;
+mod alerts;
+mod changes;
+mod decode;
+mod ingest;
+mod rows;
+pub(crate) mod status;
+
+use std::sync::Arc;
+
+pub(crate) use admin::current;
+
+use pgbraid_proto::v1;
+use tonic::service::{Routes, interceptor::InterceptedService};
+
+use crate::{auth::Auth, state::Shared};
+
+/// All services, behind the token check, with health and reflection beside them.
+pub(crate) fn routes(
+    shared: Arc<Shared>,
+    auth: Auth,
+    max_message: usize,
+    health: impl tonic::server::NamedService
+    + tower::Service<
+        tonic::codegen::http::Request<tonic::body::Body>,
+        Response = tonic::codegen::http::Response<tonic::body::Body>,
+        Error = std::convert::Infallible,
+        Future: Send + 'static,
+    > + Clone
+    + Send
+    + Sync
+    + 'static,
+) -> Result<Routes, tonic_reflection::server::Error> {
+    let ingest = v1::ingest_server::IngestServer::new(ingest::Service(shared.clone()))
+        .max_decoding_message_size(max_message)
+        .max_encoding_message_size(usize::MAX);
+    let rows = v1::rows_server::RowsServer::new(rows::Service(shared.clone()))
+        .max_decoding_message_size(max_message)
+        .max_encoding_message_size(usize::MAX);
+    let alerts = v1::alerts_server::AlertsServer::new(alerts::Service(shared.clone()));
+    let admin = v1::admin_server::AdminServer::new(admin::Service(shared));
+    let changes = v1::changes_server::ChangesServer::new(changes::Service);
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(pgbraid_proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    Ok(Routes::new(InterceptedService::new(ingest, auth.clone()))
+        .add_service(InterceptedService::new(rows, auth.clone()))
+        .add_service(InterceptedService::new(alerts, auth.clone()))
+        .add_service(InterceptedService::new(admin, auth.clone()))
+        .add_service(InterceptedService::new(changes, auth.clone()))
+        .add_service(InterceptedService::new(reflection, auth))
+        .add_service(health))
+}

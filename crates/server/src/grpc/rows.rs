@@ -1,0 +1,180 @@
+//! The service `Rows`: reads by key from the owners.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use futures::future::join_all;
+use pgbraid_feed::{
+    Batch, FeedSchema, Operation, RowRef,
+    input::ColumnarRequest,
+    types::ColumnType,
+};
+use pgbraid_proto::v1::{self, rows_server::Rows, value::Kind};
+use pgbraid_shardmap::{InstanceName, KeyType, TableId};
+use tonic::{Request, Response, Status};
+
+use super::{decode, status};
+use crate::state::Shared;
+
+pub(crate) struct Service(pub Arc<Shared>);
+
+#[tonic::async_trait]
+impl Rows for Service {
+    async fn get(
+        &self,
+        request: Request<v1::GetRequest>,
+    ) -> Result<Response<v1::GetResponse>, Status> {
+        let request = request.into_inner();
+        let schema = self.0.schema(&request.feed)?;
+        let as_json = match v1::Format::try_from(request.format) {
+            Ok(v1::Format::Json) => true,
+            Ok(v1::Format::Row) => false,
+            Err(_) => {
+                return Err(status::bad_field(
+                    "UNKNOWN_FORMAT",
+                    "format",
+                    format!("{} is no format: 0 is JSON, 1 is ROW", request.format),
+                ));
+            }
+        };
+        let columns = wanted(&schema, &request.columns, as_json)?;
+        let keys = request.keys.ok_or_else(|| {
+            status::bad_field("NO_KEY", "keys", "no keys are given: name at least one")
+        })?;
+        let key = decode::named(&keys, "keys").map_err(|error| status::bad_request(&error))?;
+        let block = ColumnarRequest {
+            operation: Operation::Upsert,
+            key,
+            columns: Vec::new(),
+        }
+        .build(schema.clone())
+        .map_err(|error| status::bad_request(&error))?;
+        if block.rows() as usize > self.0.config.ingest.max_request_rows {
+            return Err(status::bad_field(
+                "TOO_MANY_ROWS",
+                "keys",
+                format!("at most {} keys are taken at once", self.0.config.ingest.max_request_rows),
+            ));
+        }
+        if let Some(bad) = block.refused().first() {
+            return Err(status::bad_field(
+                bad.reason.clone(),
+                format!("keys[{}]", bad.row),
+                &bad.message,
+            ));
+        }
+        let rows = self.read(&schema, Arc::new(block), &columns, as_json).await?;
+        Ok(Response::new(v1::GetResponse {
+            columns: if as_json { Vec::new() } else { columns },
+            rows,
+        }))
+    }
+}
+
+/// The columns to read: checked, and all of them for rows if none is named.
+fn wanted(
+    schema: &FeedSchema,
+    named: &[String],
+    as_json: bool,
+) -> Result<Vec<String>, Status> {
+    for (at, name) in named.iter().enumerate() {
+        if schema.column_index(name).is_none() && *name != schema.key.name {
+            let hint = match schema.nearest_column(name) {
+                Some(nearest) => format!(": did you mean {nearest:?}?"),
+                None => String::new(),
+            };
+            return Err(status::bad_field(
+                "UNKNOWN_COLUMN",
+                format!("columns[{at}]"),
+                format!("feed {} has no column {name:?}{hint}", schema.feed),
+            ));
+        }
+    }
+    if named.is_empty() && !as_json {
+        let others = schema.columns.iter().map(|column| column.name.clone());
+        return Ok(std::iter::once(schema.key.name.clone()).chain(others).collect());
+    }
+    Ok(named.to_vec())
+}
+
+impl Service {
+    async fn read(
+        &self,
+        schema: &Arc<FeedSchema>,
+        block: Arc<pgbraid_feed::Block>,
+        columns: &[String],
+        as_json: bool,
+    ) -> Result<Vec<v1::StoredRow>, Status> {
+        let topology = self.0.topology.load_full();
+        let owners = topology.owners.get(&schema.feed);
+        let routed = block.route();
+        let mut answer = vec![v1::StoredRow::default(); block.rows() as usize];
+        let mut by_instance: BTreeMap<InstanceName, Vec<(TableId, RowRef)>> = BTreeMap::new();
+        for (table, start, end) in routed.segments {
+            let owner = owners
+                .and_then(|owners| owners.get(table.index() as usize))
+                .and_then(|owner| owner.instance());
+            let Some(instance) = owner else {
+                return Err(status::later(
+                    tonic::Code::Unavailable,
+                    "TABLE_UNOWNED",
+                    format!("no reachable instance owns {table} of feed {}", schema.feed),
+                    Duration::from_secs(1),
+                ));
+            };
+            for row in &routed.order[start as usize..end as usize] {
+                answer[*row as usize].instance = instance.to_string();
+                answer[*row as usize].table = table.to_string();
+                by_instance
+                    .entry(instance)
+                    .or_default()
+                    .push((table, RowRef { block: 0, row: *row }));
+            }
+        }
+        let reads = by_instance.into_iter().filter_map(|(name, rows)| {
+            let node = topology.nodes.get(&name)?.clone();
+            let batch = Batch::build(schema.clone(), vec![block.clone()], &rows);
+            Some(async move {
+                let instance = node.instance.load_full();
+                let rows = instance.get_rows(&batch, columns, as_json).await;
+                (batch, rows)
+            })
+        });
+        for (batch, rows) in join_all(reads).await {
+            for found in rows.map_err(|error| status::database(&error))? {
+                let values: Vec<v1::Value> = columns
+                    .iter()
+                    .zip(&found.texts)
+                    .map(|(column, text)| value(schema, column, text.as_deref()))
+                    .collect();
+                for source in batch.sources(found.row) {
+                    let row = &mut answer[source.row as usize];
+                    row.found = true;
+                    row.json.clone_from(&found.json);
+                    row.values.clone_from(&values);
+                }
+            }
+        }
+        Ok(answer)
+    }
+}
+
+/// A value in the form that suits its type; whatever has no closer form is text.
+fn value(schema: &FeedSchema, column: &str, text: Option<&str>) -> v1::Value {
+    let kind = match (text, schema.column_index(column)) {
+        (None, _) => Kind::Null(v1::Null {}),
+        (Some(text), Some(index)) => typed(&schema.columns[index].ty, text),
+        (Some(text), None) if schema.key.ty == KeyType::Int8 => typed(&ColumnType::Int8, text),
+        (Some(text), None) => Kind::Text(text.to_owned()),
+    };
+    v1::Value { kind: Some(kind) }
+}
+
+fn typed(ty: &ColumnType, text: &str) -> Kind {
+    let parsed = match ty {
+        ColumnType::Bool => Some(Kind::Bool(text == "true" || text == "t")),
+        ColumnType::Int2 | ColumnType::Int4 | ColumnType::Int8 => text.parse().ok().map(Kind::Int),
+        ColumnType::Float4 | ColumnType::Float8 => text.parse().ok().map(Kind::Double),
+        _ => None,
+    };
+    parsed.unwrap_or_else(|| Kind::Text(text.to_owned()))
+}

@@ -1,0 +1,123 @@
+//! The exporter, and what only the router as a whole can count.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use metrics::{Unit, describe_counter, describe_gauge, gauge};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+use crate::state::Shared;
+
+/// A boundary at each objective we promise: 2, 10, 50 and 100 ms among them.
+const SECONDS: &[f64] = &[
+    0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0,
+];
+const ROWS: &[f64] = &[
+    1.0, 4.0, 16.0, 64.0, 256.0, 1000.0, 2000.0, 4000.0, 8000.0, 16000.0,
+];
+
+static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+
+/// Installs the recorder, once a process.
+pub(crate) fn install() -> PrometheusHandle {
+    HANDLE
+        .get_or_init(|| {
+            let builder = PrometheusBuilder::new();
+            let builder = builder
+                .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), SECONDS)
+                .and_then(|builder| {
+                    builder.set_buckets_for_metric(Matcher::Full("pgbraid_batch_rows".into()), ROWS)
+                });
+            let recorder = builder
+                .unwrap_or_else(|_| PrometheusBuilder::new())
+                .build_recorder();
+            let handle = recorder.handle();
+            // Another recorder may be there already in a process that embeds the router.
+            let _ = metrics::set_global_recorder(recorder);
+            describe();
+            handle
+        })
+        .clone()
+}
+
+fn describe() {
+    pgbraid_ingest::describe();
+    pgbraid_alerts::metrics::describe();
+    describe_gauge!("pgbraid_build_info", "Always 1; labels: version, postgres client");
+    describe_gauge!("pgbraid_map_info", "1 for the fingerprint of the shard map in force");
+    describe_gauge!("pgbraid_map_drift_tables", "Tables that are not where the map wants them, by feed");
+    describe_gauge!("pgbraid_map_unowned_tables", "Tables that no reachable instance owns, by feed");
+    describe_gauge!("pgbraid_map_conflict_tables", "Tables that two instances own and nobody writes, by feed");
+    describe_gauge!("pgbraid_tables_owned", "Tables, by instance");
+    describe_counter!("pgbraid_map_reloads_total", "Reloads of the shard map, by result: applied, refused");
+    describe_gauge!("pgbraid_map_reload_failed", "1 while the file of the shard map is refused");
+    describe_gauge!("pgbraid_pool_connections", "Open connections, by instance, pool and state");
+    describe_counter!("pgbraid_pool_errors_total", "Connections that could not be made or broke, by instance");
+    describe_gauge!("pgbraid_notification_queue_usage", "pg_notification_queue_usage(): 0 to 1, by instance");
+    describe_counter!("pgbraid_ownership_reads_total", "Times that the instances were asked who owns which table");
+    describe_counter!("pgbraid_requests_total", "gRPC requests by method and code");
+    describe_gauge!("pgbraid_memory_resident_bytes", Unit::Bytes, "Resident memory of the router");
+    gauge!("pgbraid_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    gauge!("pgbraid_map_reload_failed").set(0.0);
+    for result in ["applied", "refused"] {
+        metrics::counter!("pgbraid_map_reloads_total", "result" => result).increment(0);
+    }
+}
+
+/// Exports which map is in force.
+pub(crate) fn map_info(before: &str, now: &str) {
+    if before != now {
+        gauge!("pgbraid_map_info", "fingerprint" => before.to_owned()).set(0.0);
+    }
+    gauge!("pgbraid_map_info", "fingerprint" => now.to_owned()).set(1.0);
+}
+
+/// Samples what has to be asked for.
+pub(crate) async fn sample(shared: Arc<Shared>, handle: PrometheusHandle) {
+    let mut tick = tokio::time::interval(Duration::from_secs(5));
+    let mut draining = shared.draining.subscribe();
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            _ = draining.wait_for(|draining| *draining) => return,
+        }
+        handle.run_upkeep();
+        if let Some(bytes) = resident_bytes() {
+            gauge!("pgbraid_memory_resident_bytes").set(bytes as f64);
+        }
+        let topology = shared.topology.load_full();
+        for node in topology.nodes.values() {
+            let instance = node.instance.load_full();
+            let stats = instance.pool_stats();
+            for (pool, all, idle) in [
+                ("writers", stats.writers, stats.writers_idle),
+                ("readers", stats.readers, stats.readers_idle),
+            ] {
+                let set = |state: &'static str, count: u32| {
+                    gauge!("pgbraid_pool_connections", "instance" => node.name.to_string(), "pool" => pool, "state" => state)
+                        .set(f64::from(count));
+                };
+                set("idle", idle);
+                set("busy", all.saturating_sub(idle));
+            }
+            if topology.unreachable.contains_key(&node.name) {
+                continue;
+            }
+            let asked = instance.notification_queue_usage();
+            if let Ok(Ok(usage)) = tokio::time::timeout(Duration::from_secs(1), asked).await {
+                gauge!("pgbraid_notification_queue_usage", "instance" => node.name.to_string())
+                    .set(usage);
+            }
+        }
+    }
+}
+
+/// Resident memory, on Linux.
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
+    Some(kib * 1024)
+}

@@ -1,0 +1,233 @@
+//! An instance as ingestion's sink and the alerts' source.
+
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use pgbraid_alerts::{
+    Alert, Cursor, Identity, Listener, Page, PageMark, Snapshot, Source, SourceError, Wake,
+};
+use pgbraid_feed::{Batch, Statement};
+use pgbraid_ingest::{Doubt, ErrorKind, Sink, SinkError, Target};
+use pgbraid_instance::{
+    DbError, DbErrorKind, Instance, ListenConnection, LostBackend, Notice, OWNERSHIP_CHANNEL,
+    OutboxQuery, ServerIdentity, WriteTarget,
+};
+use pgbraid_shardmap::InstanceName;
+
+/// The channel that rules' triggers notify.
+const ALERT_CHANNEL: &str = "pgbraid_alert";
+
+/// An instance of the map. Its hosts may change under it at a reload.
+pub(crate) struct Node {
+    pub name: InstanceName,
+    pub instance: ArcSwap<Instance>,
+    identity: RwLock<Option<ServerIdentity>>,
+}
+
+impl Node {
+    pub fn new(instance: Arc<Instance>) -> Arc<Self> {
+        Arc::new(Self {
+            name: instance.name(),
+            instance: ArcSwap::new(instance),
+            identity: RwLock::new(None),
+        })
+    }
+
+    fn expected(&self) -> Option<ServerIdentity> {
+        *self.identity.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Sink for Node {
+    fn instance(&self) -> InstanceName {
+        self.name
+    }
+
+    async fn write(
+        &self,
+        batch: &Batch,
+        statements: &[Statement],
+        target: Target,
+    ) -> Vec<Result<(), SinkError>> {
+        let target = match target {
+            Target::Table(table) => WriteTarget::Table(table),
+            Target::Parent => WriteTarget::Parent,
+        };
+        let instance = self.instance.load_full();
+        let (results, lost) = instance.write(batch, statements, target).await;
+        let doubt = lost.map(|lost| Doubt {
+            pid: lost.pid,
+            backend_start: lost.backend_start,
+        });
+        results
+            .into_iter()
+            .map(|result| result.map_err(|error| sink_error(error, doubt.as_ref())))
+            .collect()
+    }
+
+    async fn settle(&self, doubt: &Doubt) -> Result<(), SinkError> {
+        let lost = LostBackend {
+            pid: doubt.pid,
+            backend_start: doubt.backend_start.clone(),
+        };
+        self.instance
+            .load_full()
+            .settle(&lost)
+            .await
+            .map_err(|error| sink_error(error, None))
+    }
+}
+
+fn sink_error(error: DbError, doubt: Option<&Doubt>) -> SinkError {
+    SinkError {
+        kind: match error.kind {
+            DbErrorKind::Refused => ErrorKind::Refused,
+            DbErrorKind::Conflict => ErrorKind::Conflict,
+            DbErrorKind::Moved => ErrorKind::Moved,
+            DbErrorKind::Lost => ErrorKind::Outage(doubt.cloned()),
+            // A statement that PostgreSQL does not understand was built for a table that has
+            // changed since: rows wait until the catalog was read again.
+            DbErrorKind::Statement => ErrorKind::Moved,
+            DbErrorKind::Outage | DbErrorKind::Contradiction => ErrorKind::Outage(None),
+        },
+        message: error.message,
+        sqlstate: error.sqlstate,
+        constraint: error.constraint,
+        column: error.column,
+    }
+}
+
+fn source_error(error: DbError) -> SourceError {
+    SourceError::new(error.message)
+}
+
+fn snapshot(text: &str) -> Result<Snapshot, SourceError> {
+    text.parse()
+        .map_err(|error| SourceError::caused("PostgreSQL sent a snapshot that can't be read", error))
+}
+
+#[async_trait]
+impl Source for Node {
+    fn instance(&self) -> InstanceName {
+        self.name
+    }
+
+    async fn identity(&self) -> Result<Identity, SourceError> {
+        let instance = self.instance.load_full();
+        let found = instance.server_identity().await.map_err(source_error)?;
+        *self.identity.write().unwrap_or_else(PoisonError::into_inner) = Some(found);
+        Ok(Identity {
+            system_id: found.system_id,
+            timeline: found.timeline,
+        })
+    }
+
+    async fn now(&self) -> Result<Cursor, SourceError> {
+        let instance = self.instance.load_full();
+        let text = instance
+            .snapshot(self.expected())
+            .await
+            .map_err(source_error)?;
+        Ok(Cursor {
+            base: snapshot(&text)?,
+            page: None,
+        })
+    }
+
+    async fn read(&self, cursor: &Cursor, limit: u32) -> Result<Page, SourceError> {
+        let instance = self.instance.load_full();
+        let query = OutboxQuery {
+            xmax: cursor.base.xmax(),
+            in_progress: cursor.base.xip().to_vec(),
+            window: cursor
+                .page
+                .as_ref()
+                .map(|page| (page.upper.to_string(), page.after_seq)),
+            limit,
+        };
+        let page = instance
+            .read_alerts(&query, self.expected())
+            .await
+            .map_err(source_error)?;
+        let upper = match &cursor.page {
+            Some(page) => page.upper.clone(),
+            None => snapshot(&page.snapshot)?,
+        };
+        let next = match page.alerts.last() {
+            Some(last) if page.more => Cursor {
+                base: cursor.base.clone(),
+                page: Some(PageMark {
+                    upper,
+                    after_seq: last.seq,
+                }),
+            },
+            _ => Cursor {
+                base: upper,
+                page: None,
+            },
+        };
+        let alerts = page
+            .alerts
+            .into_iter()
+            .map(|row| {
+                Arc::new(Alert {
+                    instance: self.name,
+                    seq: row.seq,
+                    xid: row.xid,
+                    feed: row.feed.into(),
+                    rule: row.rule.into(),
+                    rule_version: row.rule_version,
+                    channel: row.channel.into(),
+                    reason: row.reason.into(),
+                    key: row.key,
+                    row: row.row,
+                    raised_at_us: row.raised_at_us,
+                })
+            })
+            .collect();
+        Ok(Page {
+            alerts,
+            next,
+            more: page.more,
+        })
+    }
+
+    async fn listen(&self, channels: &[String]) -> Result<Box<dyn Listener>, SourceError> {
+        let mut all = vec![ALERT_CHANNEL.to_owned(), OWNERSHIP_CHANNEL.to_owned()];
+        all.extend_from_slice(channels);
+        let connection = self
+            .instance
+            .load_full()
+            .listen(&all)
+            .await
+            .map_err(source_error)?;
+        Ok(Box::new(NodeListener(connection)))
+    }
+}
+
+struct NodeListener(ListenConnection);
+
+#[async_trait]
+impl Listener for NodeListener {
+    async fn next(&mut self, idle: Duration) -> Result<Wake, SourceError> {
+        Ok(match self.0.next(idle).await.map_err(source_error)? {
+            Notice::Idle => Wake::Idle,
+            Notice::Notification { channel, .. } if channel == ALERT_CHANNEL => Wake::Alerts,
+            Notice::Notification { channel, .. } if channel == OWNERSHIP_CHANNEL => Wake::Ownership,
+            Notice::Notification {
+                channel,
+                payload,
+                pid,
+            } => Wake::Notification {
+                channel,
+                payload,
+                pid,
+            },
+        })
+    }
+}

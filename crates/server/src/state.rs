@@ -1,0 +1,83 @@
+//! What the services share.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::SystemTime,
+};
+
+use arc_swap::ArcSwap;
+use pgbraid_alerts::Hub;
+use pgbraid_config::{RouterConfig, ShardMap};
+use pgbraid_feed::FeedSchema;
+use pgbraid_ingest::Ingest;
+use pgbraid_instance::OwnedTable;
+use pgbraid_shardmap::{FeedName, InstanceName, TableOwner};
+use tokio::sync::{Notify, watch};
+use uuid::Uuid;
+
+use crate::node::Node;
+
+/// The map and what the instances say, at one moment.
+#[derive(Clone)]
+pub(crate) struct Topology {
+    pub map: Arc<ShardMap>,
+    pub nodes: BTreeMap<InstanceName, Arc<Node>>,
+    pub schemas: BTreeMap<FeedName, Arc<FeedSchema>>,
+    /// The last that each instance said of its tables.
+    pub reports: BTreeMap<InstanceName, Vec<OwnedTable>>,
+    pub owners: BTreeMap<FeedName, Vec<TableOwner>>,
+    /// Version of the rules that each instance has.
+    pub rules: BTreeMap<InstanceName, i64>,
+    /// Instances that could not be asked when they were asked last, and why.
+    pub unreachable: BTreeMap<InstanceName, String>,
+    pub versions: BTreeMap<InstanceName, String>,
+}
+
+pub(crate) struct Shared {
+    pub config: Arc<RouterConfig>,
+    pub map_path: PathBuf,
+    pub cluster: Uuid,
+    pub ingest: Arc<Ingest>,
+    pub hub: Arc<Hub>,
+    pub topology: ArcSwap<Topology>,
+    /// Why the last reload of the map was refused.
+    pub map_error: ArcSwap<Option<String>>,
+    /// Something changed: ask the instances again.
+    pub refresh: Arc<Notify>,
+    /// Read the map again.
+    pub reload: Arc<Notify>,
+    pub started: SystemTime,
+    pub ready: AtomicBool,
+    /// True once the router drains.
+    pub draining: watch::Sender<bool>,
+}
+
+impl Shared {
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire) && !*self.draining.borrow()
+    }
+
+    /// A feed, or the error that names those there are.
+    pub fn schema(&self, feed: &str) -> Result<Arc<FeedSchema>, tonic::Status> {
+        let topology = self.topology.load();
+        FeedName::parse(feed)
+            .ok()
+            .and_then(|name| topology.schemas.get(&name).cloned())
+            .ok_or_else(|| {
+                let known: Vec<&str> = topology.schemas.keys().map(FeedName::as_str).collect();
+                crate::grpc::status::bad_field(
+                    "UNKNOWN_FEED",
+                    "feed",
+                    format!(
+                        "there is no feed {feed:?}: the shard map has {}",
+                        known.join(", ")
+                    ),
+                )
+            })
+    }
+}

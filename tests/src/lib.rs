@@ -1,0 +1,22 @@
+//! The harness of the end to end tests: real PostgreSQL clusters, the real binary, and a plain
+//! gRPC client, so that the tests see what any user sees.
+//!
+//! Every cluster and router lives in a temporary folder of its own and ends with the test.
+
+mod cluster;
+mod process;
+pub mod rows;
+mod subscriber;
+pub mod wait;
+mod writer;
+
+pub use cluster::{Cluster, ClusterOptions};
+pub use process::{Router, binary, run};
+pub use subscriber::Subscriber;
+pub use writer::Writer;
+
+/// The folder with published data and workloads, where it is there.
+pub fn shared_folder() -> Option<std::path::PathBuf> {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared");
+    folder.is_dir().then_some(folder)
+}
