@@ -31,10 +31,11 @@ impl Default for ClusterOptions {
     fn default() -> Self {
         Self {
             instances: 2,
-            schema: "create table feed (id int8 primary key, c1 int, c2 int, c3 int, c4 int, c5 int, \
+            schema:
+                "create table feed (id int8 primary key, c1 int, c2 int, c3 int, c4 int, c5 int, \
                      c6 int, c7 int, c8 int, c9 int, c10 int, c11 int, c12 int) \
                      partition by hash (id);"
-                .into(),
+                    .into(),
             feeds: vec![("feed".into(), 16)],
             config: String::new(),
             settings: Vec::new(),
@@ -57,7 +58,11 @@ impl Cluster {
     /// If anything of it fails.
     pub async fn start(options: ClusterOptions) -> Self {
         let cluster = Self::start_bare(&options).await;
-        let migrated = run(&["migrate", "--config", cluster.config().to_str().expect("UTF-8")]);
+        let migrated = run(&[
+            "migrate",
+            "--config",
+            cluster.config().to_str().expect("UTF-8"),
+        ]);
         assert!(
             migrated.status.success(),
             "migrate failed:\n{}",

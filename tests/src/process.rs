@@ -59,7 +59,13 @@ impl Router {
     /// If it does not become ready; the message holds its log.
     pub fn start(config: &Path) -> Self {
         let mut child = Command::new(binary())
-            .args(["serve", "--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"])
+            .args([
+                "serve",
+                "--grpc-listen",
+                "127.0.0.1:0",
+                "--http-listen",
+                "127.0.0.1:0",
+            ])
             .arg("--config")
             .arg(config)
             .stdin(Stdio::null())
@@ -86,7 +92,10 @@ impl Router {
             Err(error) => {
                 let _ = child.kill();
                 let _ = child.wait();
-                panic!("the router is not ready ({error}):\n{}", log.lock().expect("log"));
+                panic!(
+                    "the router is not ready ({error}):\n{}",
+                    log.lock().expect("log")
+                );
             }
         };
         let part = |name: &str| {
@@ -147,8 +156,14 @@ impl Router {
         std::fs::read_to_string(format!("/proc/{}/status", self.pid()))
             .ok()
             .and_then(|status| {
-                let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-                line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()
+                let line = status
+                    .lines()
+                    .find_map(|line| line.strip_prefix("VmRSS:"))?;
+                line.trim()
+                    .trim_end_matches("kB")
+                    .trim()
+                    .parse::<u64>()
+                    .ok()
             })
             .map_or(0, |kib| kib * 1024)
     }

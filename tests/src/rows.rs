@@ -112,13 +112,19 @@ pub fn deletes(feed: &str, keys: impl IntoIterator<Item = v1::Value>) -> v1::Wri
 
 /// A column of int8.
 pub fn int64s(name: &str, values: &[i64]) -> v1::Column {
-    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let bytes: Vec<u8> = values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect();
     column(name, Values::Int64s(bytes.into()))
 }
 
 /// A column of int4.
 pub fn int32s(name: &str, values: &[i32]) -> v1::Column {
-    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let bytes: Vec<u8> = values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect();
     column(name, Values::Int32s(bytes.into()))
 }
 

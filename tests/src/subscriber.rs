@@ -1,8 +1,6 @@
 //! A subscriber that notes everything.
 
-use pgbraid_proto::v1::{
-    self, subscribe_request::Start, subscribe_response::Event,
-};
+use pgbraid_proto::v1::{self, subscribe_request::Start, subscribe_response::Event};
 use tonic::{Status, Streaming};
 
 use crate::{Router, rows, wait::limited};
@@ -37,7 +35,11 @@ impl Subscriber {
             .subscribe(v1::SubscribeRequest {
                 filter: Some(filter),
                 start: Some(start),
-                heartbeat: Some(std::time::Duration::from_millis(200).try_into().expect("a time")),
+                heartbeat: Some(
+                    std::time::Duration::from_millis(200)
+                        .try_into()
+                        .expect("a time"),
+                ),
             })
             .await?
             .into_inner();
@@ -57,7 +59,9 @@ impl Subscriber {
         if !event.token.is_empty() {
             self.token = event.token;
         }
-        event.event.ok_or_else(|| Status::internal("an empty event"))
+        event
+            .event
+            .ok_or_else(|| Status::internal("an empty event"))
     }
 
     /// Reads until a heartbeat says that every instance is followed, and returns the alerts

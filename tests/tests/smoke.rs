@@ -11,12 +11,20 @@ async fn two_partial_writes_merge_and_raise_one_alert() {
     let cluster = Cluster::start(ClusterOptions::default()).await;
     let router = cluster.router();
     cluster
-        .put_rules(&router, "feed", &[("overflow", "c2 > 9999 and c3 = 99", "channel_1")])
+        .put_rules(
+            &router,
+            "feed",
+            &[("overflow", "c2 > 9999 and c3 = 99", "channel_1")],
+        )
         .await;
     let mut subscriber = Subscriber::now(&router).await;
     let mut writer = Writer::open(&router).await;
     writer
-        .write(rows::rows("feed", &["c1", "c2"], [(int(2), vec![int(2), int(30001)])]))
+        .write(rows::rows(
+            "feed",
+            &["c1", "c2"],
+            [(int(2), vec![int(2), int(30001)])],
+        ))
         .await;
     writer
         .write(rows::columnar(

@@ -85,10 +85,13 @@ impl Drop for Admission {
     }
 }
 
+/// The reader of each instance, with the source it reads.
+type Readers = BTreeMap<InstanceName, (Arc<dyn Source>, AbortHandle)>;
+
 /// The tasks of a hub; they end with its last clone.
 #[derive(Default)]
 struct Tasks {
-    readers: Mutex<BTreeMap<InstanceName, (Arc<dyn Source>, AbortHandle)>>,
+    readers: Mutex<Readers>,
     lag: Mutex<Option<AbortHandle>>,
 }
 

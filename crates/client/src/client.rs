@@ -1,5 +1,6 @@
 //! The connection to a router.
 
+use std::fmt;
 use std::time::Duration;
 
 use pgbraid_proto::v1::admin_client::AdminClient;
@@ -34,6 +35,14 @@ pub struct Auth {
 pub struct Client {
     transport: Transport,
     endpoint: String,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("endpoint", &self.endpoint)
+            .finish()
+    }
 }
 
 impl Client {
@@ -137,7 +146,10 @@ fn endpoint(config: &ClientConfig) -> Result<Endpoint, ClientError> {
             tls = tls.domain_name(name);
         }
         if let Some(own) = &config.tls.identity {
-            tls = tls.identity(tonic::transport::Identity::from_pem(&own.cert_pem, &own.key_pem));
+            tls = tls.identity(tonic::transport::Identity::from_pem(
+                &own.cert_pem,
+                &own.key_pem,
+            ));
         }
         endpoint = endpoint
             .tls_config(tls)

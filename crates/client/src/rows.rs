@@ -81,7 +81,11 @@ impl Rows {
     }
 
     /// Writes a row. Values missing at the end are absent.
-    pub fn upsert(mut self, key: impl Into<Field>, values: impl IntoIterator<Item = Field>) -> Self {
+    pub fn upsert(
+        mut self,
+        key: impl Into<Field>,
+        values: impl IntoIterator<Item = Field>,
+    ) -> Self {
         let values = values.into_iter().map(v1::Value::from).collect();
         self.push(v1::Operation::Upsert, key.into(), values);
         self

@@ -93,9 +93,8 @@ impl Batch {
                 short
             }
         };
-        entries.sort_unstable_by(|a, b| {
-            compare_keys(a, b).then_with(|| a.position.cmp(&b.position))
-        });
+        entries
+            .sort_unstable_by(|a, b| compare_keys(a, b).then_with(|| a.position.cmp(&b.position)));
         let mut batch = Self {
             schema,
             sources: Vec::with_capacity(entries.len()),
@@ -104,7 +103,10 @@ impl Batch {
             blocks: Vec::new(),
         };
         for group in entries.chunk_by(|a, b| compare_keys(a, b) == Ordering::Equal) {
-            batch.push_key(&blocks, group.iter().map(|entry| rows[entry.position as usize]));
+            batch.push_key(
+                &blocks,
+                group.iter().map(|entry| rows[entry.position as usize]),
+            );
         }
         batch.blocks = blocks;
         batch
@@ -264,12 +266,7 @@ fn sort_key(ty: KeyType, key: &[u8]) -> (u64, u64) {
 }
 
 /// Whether a write may join earlier ones of the same key without hiding anything.
-fn can_merge(
-    schema: &FeedSchema,
-    blocks: &[Arc<Block>],
-    earlier: &[RowRef],
-    next: RowRef,
-) -> bool {
+fn can_merge(schema: &FeedSchema, blocks: &[Arc<Block>], earlier: &[RowRef], next: RowRef) -> bool {
     let block = &blocks[next.block as usize];
     let mask = block.mask(next.row);
     let operation = block.operation(next.row);

@@ -31,11 +31,7 @@ pub struct RequestError {
 
 impl RequestError {
     /// A request error.
-    pub fn new(
-        reason: &'static str,
-        field: impl Into<String>,
-        message: impl Into<String>,
-    ) -> Self {
+    pub fn new(reason: &'static str, field: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             reason,
             field: field.into(),

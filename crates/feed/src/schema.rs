@@ -55,9 +55,7 @@ impl FromStr for MergePolicy {
         .into_iter()
         .find(|policy| policy.as_str() == text)
         .ok_or_else(|| {
-            format!(
-                "{text:?} is not a merge policy: use set, keep_first, json_merge, max or min"
-            )
+            format!("{text:?} is not a merge policy: use set, keep_first, json_merge, max or min")
         })
     }
 }
@@ -202,6 +200,11 @@ mod tests {
         for policy in ["set", "keep_first", "json_merge", "max", "min"] {
             assert_eq!(policy.parse::<MergePolicy>().unwrap().as_str(), policy);
         }
-        assert!("sum".parse::<MergePolicy>().unwrap_err().contains("keep_first"));
+        assert!(
+            "sum"
+                .parse::<MergePolicy>()
+                .unwrap_err()
+                .contains("keep_first")
+        );
     }
 }

@@ -54,9 +54,7 @@ impl Health {
                 return HealthState::Down(reason.clone());
             }
             if self.waiting_since.as_ref().is_some_and(stalled) {
-                return HealthState::Down(format!(
-                    "it has not answered for {stall_after:?}"
-                ));
+                return HealthState::Down(format!("it has not answered for {stall_after:?}"));
             }
         }
         if queued >= limit {
@@ -127,7 +125,10 @@ mod tests {
         assert!(health.failed("gone", at(0), second, second));
         assert!(!health.failed("gone away", at(1), second, second));
         assert_eq!(state(&health, at(4), 50), HealthState::Open);
-        assert_eq!(state(&health, at(5), 50), HealthState::Down("gone away".into()));
+        assert_eq!(
+            state(&health, at(5), 50),
+            HealthState::Down("gone away".into())
+        );
         assert_eq!(state(&health, at(5), 0), HealthState::Open);
         assert!(health.succeeded());
         assert_eq!(state(&health, at(6), 50), HealthState::Open);

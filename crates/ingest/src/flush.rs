@@ -48,7 +48,12 @@ struct Flush<'a> {
 
 async fn flush(queue: &InstanceQueue, job: Job, stale: &Notify) -> Moved {
     let bytes = job.bytes();
-    let count = job.tables.iter().flat_map(|(_, s)| s).map(Segment::len).sum();
+    let count = job
+        .tables
+        .iter()
+        .flat_map(|(_, s)| s)
+        .map(Segment::len)
+        .sum();
     let mut flush = Flush {
         queue,
         target: job.target,
@@ -100,7 +105,10 @@ impl Flush<'_> {
         let batch = Batch::build(first.schema.clone(), self.blocks.clone(), &self.rows);
         let merged = self.rows.len() - batch.rows().len() - batch.deferred().len();
         self.queue.metrics.merged.increment(merged as u64);
-        self.queue.metrics.deferred.increment(batch.deferred().len() as u64);
+        self.queue
+            .metrics
+            .deferred
+            .increment(batch.deferred().len() as u64);
         let statements = batch.statements();
         self.statements(&batch, statements, stale).await;
     }

@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use crate::{
-    Code, IngestConfig, Outcome, Owner, RowRefusal, Routing, Sink,
+    Code, IngestConfig, Outcome, Owner, Routing, RowRefusal, Sink,
     admission::HealthState,
     flush::writer,
     queue::{InstanceQueue, Moved},
@@ -48,13 +48,17 @@ pub enum SubmitError {
     #[error("the router is draining before it stops: send the request again, to another router")]
     Draining,
     /// The bound in bytes over all instances is reached.
-    #[error("{queued} bytes are queued, which is the limit (ingest.queue_bytes): send the request again later")]
+    #[error(
+        "{queued} bytes are queued, which is the limit (ingest.queue_bytes): send the request again later"
+    )]
     Full {
         /// The bound.
         queued: u64,
     },
     /// The request alone is larger than what may be queued.
-    #[error("the request holds {bytes} bytes, more than may be queued at all ({limit}, ingest.queue_bytes): send smaller requests")]
+    #[error(
+        "the request holds {bytes} bytes, more than may be queued at all ({limit}, ingest.queue_bytes): send smaller requests"
+    )]
     TooLarge {
         /// Of the request.
         bytes: u64,
@@ -182,7 +186,9 @@ impl Ingest {
                     for segment in segments {
                         segment.ticket.expire(
                             "INSTANCE_UNAVAILABLE",
-                            &format!("{table:?} moved to {instance}, which this router does not know yet"),
+                            &format!(
+                                "{table:?} moved to {instance}, which this router does not know yet"
+                            ),
                             self.config.retry_max,
                         );
                     }
@@ -295,13 +301,11 @@ impl Ingest {
         let memory = self.memory.clone();
         match when_full {
             WhenFull::Refuse => memory.try_acquire_many_owned(permits).map_err(|_| full),
-            WhenFull::Wait => {
-                tokio::time::timeout_at(deadline, memory.acquire_many_owned(permits))
-                    .await
-                    .ok()
-                    .and_then(Result::ok)
-                    .ok_or(full)
-            }
+            WhenFull::Wait => tokio::time::timeout_at(deadline, memory.acquire_many_owned(permits))
+                .await
+                .ok()
+                .and_then(Result::ok)
+                .ok_or(full),
         }
     }
 
@@ -316,7 +320,14 @@ impl Ingest {
     ) {
         let refuse = |code, reason, message: String| {
             for (_, start, end) in &segments {
-                self.refuse(ticket, Some(instance), (*start, *end), code, reason, &message);
+                self.refuse(
+                    ticket,
+                    Some(instance),
+                    (*start, *end),
+                    code,
+                    reason,
+                    &message,
+                );
             }
         };
         let Some(queue) = self.queue(instance) else {
@@ -338,7 +349,9 @@ impl Ingest {
                     );
                     return;
                 }
-                HealthState::Full if when_full == WhenFull::Wait && Instant::now() < ticket.deadline => {
+                HealthState::Full
+                    if when_full == WhenFull::Wait && Instant::now() < ticket.deadline =>
+                {
                     queue.space().await;
                 }
                 HealthState::Full => {

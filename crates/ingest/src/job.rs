@@ -98,10 +98,9 @@ fn mixed(
         let segments = queue.take(left);
         let rows: usize = segments.iter().map(Segment::len).sum();
         let same_schema = match (taken.first(), segments.first()) {
-            (Some((_, first)), Some(segment)) => std::sync::Arc::ptr_eq(
-                &first[0].ticket.block.schema,
-                &segment.ticket.block.schema,
-            ),
+            (Some((_, first)), Some(segment)) => {
+                std::sync::Arc::ptr_eq(&first[0].ticket.block.schema, &segment.ticket.block.schema)
+            }
             _ => true,
         };
         if !same_schema {

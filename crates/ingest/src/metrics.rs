@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use metrics::{
-    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge,
-    describe_histogram, gauge, histogram,
+    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram,
+    gauge, histogram,
 };
 use pgbraid_shardmap::InstanceName;
 
@@ -12,18 +12,54 @@ use crate::Code;
 
 /// Names and units of all metrics of this crate.
 pub fn describe() {
-    describe_counter!("pgbraid_rows_total", "Rows by instance and outcome: committed, invalid, unavailable, exhausted");
-    describe_counter!("pgbraid_batches_total", "Statements committed, by instance and target: table or parent");
+    describe_counter!(
+        "pgbraid_rows_total",
+        "Rows by instance and outcome: committed, invalid, unavailable, exhausted"
+    );
+    describe_counter!(
+        "pgbraid_batches_total",
+        "Statements committed, by instance and target: table or parent"
+    );
     describe_histogram!("pgbraid_batch_rows", "Rows a committed statement");
-    describe_histogram!("pgbraid_flush_seconds", Unit::Seconds, "Time from handing a batch to PostgreSQL to its answer");
-    describe_histogram!("pgbraid_ack_seconds", Unit::Seconds, "Time from reading a request to its last row's answer");
-    describe_gauge!("pgbraid_queue_rows", "Rows queued and in flight, by instance");
-    describe_gauge!("pgbraid_queue_bytes", Unit::Bytes, "Bytes queued and in flight, by instance");
-    describe_gauge!("pgbraid_instance_writable", "1 while the instance takes writes, else 0");
-    describe_counter!("pgbraid_retries_total", "Statements tried again, by instance and class of SQLSTATE");
-    describe_counter!("pgbraid_rows_merged_total", "Writes merged into another write of the same key in their batch, by instance");
-    describe_counter!("pgbraid_rows_deferred_total", "Writes that waited for the next batch because they overwrite a value, by instance");
-    describe_counter!("pgbraid_poison_splits_total", "Batches halved to find a row that PostgreSQL refuses, by instance");
+    describe_histogram!(
+        "pgbraid_flush_seconds",
+        Unit::Seconds,
+        "Time from handing a batch to PostgreSQL to its answer"
+    );
+    describe_histogram!(
+        "pgbraid_ack_seconds",
+        Unit::Seconds,
+        "Time from reading a request to its last row's answer"
+    );
+    describe_gauge!(
+        "pgbraid_queue_rows",
+        "Rows queued and in flight, by instance"
+    );
+    describe_gauge!(
+        "pgbraid_queue_bytes",
+        Unit::Bytes,
+        "Bytes queued and in flight, by instance"
+    );
+    describe_gauge!(
+        "pgbraid_instance_writable",
+        "1 while the instance takes writes, else 0"
+    );
+    describe_counter!(
+        "pgbraid_retries_total",
+        "Statements tried again, by instance and class of SQLSTATE"
+    );
+    describe_counter!(
+        "pgbraid_rows_merged_total",
+        "Writes merged into another write of the same key in their batch, by instance"
+    );
+    describe_counter!(
+        "pgbraid_rows_deferred_total",
+        "Writes that waited for the next batch because they overwrite a value, by instance"
+    );
+    describe_counter!(
+        "pgbraid_poison_splits_total",
+        "Batches halved to find a row that PostgreSQL refuses, by instance"
+    );
 }
 
 /// The handles of one instance, made once: nothing is looked up on the hot path.

@@ -109,7 +109,12 @@ impl InstanceQueue {
         }
         match next_job(&mut state.tables, &self.config, now) {
             Some(job) => {
-                let rows: usize = job.tables.iter().flat_map(|(_, s)| s).map(Segment::len).sum();
+                let rows: usize = job
+                    .tables
+                    .iter()
+                    .flat_map(|(_, s)| s)
+                    .map(Segment::len)
+                    .sum();
                 state.in_flight += rows;
                 state.health.started(now);
                 let more = state.tables.values().any(TableQueue::ready);
@@ -192,7 +197,11 @@ impl InstanceQueue {
     /// Drops what has all its answers or whose time is over.
     pub fn sweep(&self, now: Instant) {
         let mut state = self.state.lock();
-        let freed: u64 = state.tables.values_mut().map(|table| table.sweep(now)).sum();
+        let freed: u64 = state
+            .tables
+            .values_mut()
+            .map(|table| table.sweep(now))
+            .sum();
         state.bytes -= freed;
         let rows = state.in_flight + state.tables.values().map(TableQueue::rows).sum::<usize>();
         self.metrics.queue_rows.set(rows as f64);

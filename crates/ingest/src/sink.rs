@@ -31,7 +31,7 @@ pub enum ErrorKind {
     /// A conflict with another writer (40P01, 40001, 55P03): try again at once.
     Conflict,
     /// The instance can't be written to now. With a doubt, the statement may still be running.
-    Outage(Option<Doubt>),
+    Outage(Option<Box<Doubt>>),
     /// The table is not here any more.
     Moved,
 }

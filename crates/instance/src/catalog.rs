@@ -3,10 +3,7 @@
 use pgbraid_feed::{Column, FeedSchema, KeyColumn, MergePolicy, types::ColumnType};
 use pgbraid_shardmap::{FeedName, KeyType};
 
-use crate::{
-    DbError, DbErrorKind, Instance,
-    sql::qualified,
-};
+use crate::{DbError, DbErrorKind, Instance, sql::qualified};
 
 /// A partition as it is there.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,8 +3,8 @@
 use std::{path::PathBuf, time::Duration};
 
 use pgbraid_shardmap::InstanceName;
-use tokio_postgres::{Client, Connection, Socket, config::TargetSessionAttrs};
 use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::{Client, Connection, Socket, config::TargetSessionAttrs};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::{DbError, DbErrorKind, tls};
@@ -135,7 +135,10 @@ impl Connector {
                 let mut error = DbError::from(error);
                 // Nothing was sent yet: there is nothing to be in doubt about.
                 error.kind = DbErrorKind::Outage;
-                error.context(format!("can't connect to {} at {}", self.name, self.address))
+                error.context(format!(
+                    "can't connect to {} at {}",
+                    self.name, self.address
+                ))
             }),
             Err(_) => Err(DbError::new(
                 DbErrorKind::Outage,

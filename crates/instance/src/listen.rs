@@ -5,10 +5,7 @@ use std::{future::poll_fn, time::Duration};
 use tokio::sync::mpsc;
 use tokio_postgres::{AsyncMessage, Client};
 
-use crate::{
-    DbError, DbErrorKind, Instance,
-    sql::quote_ident,
-};
+use crate::{DbError, DbErrorKind, Instance, sql::quote_ident};
 
 /// Something heard.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,12 +96,17 @@ impl ListenConnection {
         let asked = self
             .client
             .query_one("select count(*) from pg_listening_channels()", &[]);
-        let row = tokio::time::timeout(self.limit, asked).await.map_err(|_| {
-            DbError::new(
-                DbErrorKind::Lost,
-                format!("the listening connection has not answered within {:?}", self.limit),
-            )
-        })??;
+        let row = tokio::time::timeout(self.limit, asked)
+            .await
+            .map_err(|_| {
+                DbError::new(
+                    DbErrorKind::Lost,
+                    format!(
+                        "the listening connection has not answered within {:?}",
+                        self.limit
+                    ),
+                )
+            })??;
         if row.get::<_, i64>(0) < self.channels as i64 {
             return Err(DbError::new(
                 DbErrorKind::Lost,

@@ -8,10 +8,7 @@ use std::time::{Duration, Instant as StdInstant};
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use crate::{
-    DbError, DbErrorKind, Instance,
-    identity::read_cluster,
-};
+use crate::{DbError, DbErrorKind, Instance, identity::read_cluster};
 
 /// The steps of the schema `pgbraid`, in order. Never edited once released.
 pub const MIGRATIONS: &[(&str, &str)] = &[(

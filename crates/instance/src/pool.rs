@@ -11,10 +11,7 @@ use pgbraid_shardmap::InstanceName;
 use tokio_postgres::Client;
 use tracing::debug;
 
-use crate::{
-    Connector, DbError, DbErrorKind, ServerIdentity,
-    statements::StatementCache,
-};
+use crate::{Connector, DbError, DbErrorKind, ServerIdentity, statements::StatementCache};
 
 /// A pooled connection.
 pub struct Session {
@@ -82,8 +79,7 @@ struct Errors {
 
 impl bb8::ErrorSink<DbError> for Errors {
     fn sink(&self, error: DbError) {
-        counter!("pgbraid_pool_errors_total", "instance" => self.instance.to_string())
-            .increment(1);
+        counter!("pgbraid_pool_errors_total", "instance" => self.instance.to_string()).increment(1);
         debug!(instance = %self.instance, "pool: {error}");
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.message);
     }
@@ -193,7 +189,11 @@ impl Instance {
         pool.get().await.map_err(|error| match error {
             RunError::User(error) => error,
             RunError::TimedOut => {
-                let last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let last = self
+                    .last_error
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .clone();
                 let message = last.unwrap_or_else(|| {
                     format!(
                         "no connection to {} at {} within {:?}: all are in use",

@@ -47,9 +47,7 @@ impl Instance {
                     .map(|column| format!("t.{}", quote_ident(column)))
                     .collect::<Vec<_>>()
                     .join(", ");
-                format!(
-                    ", (select row_to_json(x)::text from (select {names}) x)"
-                )
+                format!(", (select row_to_json(x)::text from (select {names}) x)")
             }
             (false, _) => columns
                 .iter()
@@ -68,14 +66,18 @@ impl Instance {
             pgbraid_shardmap::KeyType::Uuid => postgres_types::Type::UUID_ARRAY,
             pgbraid_shardmap::KeyType::Text => postgres_types::Type::TEXT_ARRAY,
         };
-        let params: [(&(dyn postgres_types::ToSql + Sync), postgres_types::Type); 1] = [(&keys, ty)];
+        let params: [(&(dyn postgres_types::ToSql + Sync), postgres_types::Type); 1] =
+            [(&keys, ty)];
         let found = session.client.query_typed(&sql, &params).await?;
         found
             .into_iter()
             .map(|row| {
                 let number: i64 = row.get(0);
                 let index = u32::try_from(number - 1).map_err(|_| {
-                    DbError::new(DbErrorKind::Contradiction, "a row without its key came back")
+                    DbError::new(
+                        DbErrorKind::Contradiction,
+                        "a row without its key came back",
+                    )
                 })?;
                 let (json, texts) = if as_json {
                     (row.get(1), Vec::new())

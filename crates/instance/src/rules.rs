@@ -192,7 +192,11 @@ impl Instance {
             }
             remove.push(name.clone());
         }
-        let kept: Vec<&str> = change.put.iter().map(|(rule, _)| rule.name.as_str()).collect();
+        let kept: Vec<&str> = change
+            .put
+            .iter()
+            .map(|(rule, _)| rule.name.as_str())
+            .collect();
         remove.extend(before.rules.iter().filter_map(|row| {
             let pruned = change.prune_feeds.contains(&row.rule.feed);
             (pruned && !kept.contains(&row.rule.name.as_str())).then(|| row.rule.name.clone())
@@ -210,7 +214,10 @@ impl Instance {
             rule.validate().map_err(refused)?;
             let version = seen(&rule.name, *expected)?;
             let schema = schemas.get(&rule.feed).ok_or_else(|| {
-                refused(format!("rule {:?}: there is no feed {:?}", rule.name, rule.feed))
+                refused(format!(
+                    "rule {:?}: there is no feed {:?}",
+                    rule.name, rule.feed
+                ))
             })?;
             probe(&transaction, schema, rule).await?;
             if let Some(row) = stored.get(rule.name.as_str()) {
@@ -237,7 +244,9 @@ impl Instance {
         let feeds = feeds.into_iter().filter_map(|feed| schemas.get(feed));
         install_triggers(&transaction, feeds, &edit.set).await?;
         if anything && !change.dry_run {
-            transaction.batch_execute("notify pgbraid_ownership").await?;
+            transaction
+                .batch_execute("notify pgbraid_ownership")
+                .await?;
             transaction.commit().await?;
         } else {
             transaction.rollback().await?;
@@ -254,11 +263,7 @@ impl Instance {
         retried(|| self.install_rules_once(set, schemas)).await
     }
 
-    async fn install_rules_once(
-        &self,
-        set: &RuleSet,
-        schemas: &Schemas,
-    ) -> Result<bool, DbError> {
+    async fn install_rules_once(&self, set: &RuleSet, schemas: &Schemas) -> Result<bool, DbError> {
         let mut client = self.connector.client("").await?;
         let transaction = client.transaction().await?;
         transaction.batch_execute(LOCK_WAIT).await?;
@@ -333,14 +338,16 @@ async fn probe(
     schema: &FeedSchema,
     rule: &Rule,
 ) -> Result<(), DbError> {
-    let named = |error: DbError| DbError {
-        kind: match error.kind {
-            DbErrorKind::Statement => DbErrorKind::Refused,
-            other => other,
-        },
-        ..error
-    }
-    .context(format!("rule {:?}", rule.name));
+    let named = |error: DbError| {
+        DbError {
+            kind: match error.kind {
+                DbErrorKind::Statement => DbErrorKind::Refused,
+                other => other,
+            },
+            ..error
+        }
+        .context(format!("rule {:?}", rule.name))
+    };
     let expression =
         check(&rule.expression, &columns(schema)).map_err(|error| named(refused(error)))?;
     transaction.batch_execute(SEARCH_PATH_SQL).await?;

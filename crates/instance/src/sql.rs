@@ -34,6 +34,9 @@ mod tests {
         assert_eq!(quote_ident("Orders \"x\""), "\"Orders \"\"x\"\"\"");
         assert_eq!(quote_literal("it's"), "'it''s'");
         assert_eq!(quote_literal("a\\'b"), " E'a\\\\''b'");
-        assert_eq!(qualified("public", &leaf("orders", 7)), "\"public\".\"orders_7\"");
+        assert_eq!(
+            qualified("public", &leaf("orders", 7)),
+            "\"public\".\"orders_7\""
+        );
     }
 }

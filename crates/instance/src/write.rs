@@ -50,9 +50,7 @@ impl Instance {
         let mut session = match self.writer().await {
             Ok(session) => session,
             Err(error) => {
-                let all = |_| {
-                    Err(DbError::new(error.kind, error.message.clone()))
-                };
+                let all = |_| Err(DbError::new(error.kind, error.message.clone()));
                 return (statements.iter().map(all).collect(), None);
             }
         };
@@ -81,7 +79,9 @@ impl Instance {
         });
         let read_only = |error: &DbError| error.sqlstate.as_deref() == Some("25006");
         session.broken = lost.is_some()
-            || results.iter().any(|result| result.as_ref().is_err_and(read_only));
+            || results
+                .iter()
+                .any(|result| result.as_ref().is_err_and(read_only));
         if results.iter().any(|result| {
             result
                 .as_ref()
@@ -141,22 +141,25 @@ async fn write_all(
     }
     let client = &session.client;
     // All are sent when first polled, in this order; the answers come back in this order too.
-    join_all(prepared.into_iter().zip(statements).map(
-        |(prepared, statement)| async move {
-            let prepared = prepared?;
-            let keys = ArrayParam::keys(batch, &statement.rows);
-            let columns: Vec<ArrayParam<'_>> = statement
-                .mask
-                .iter()
-                .map(|column| ArrayParam::column(batch, &statement.rows, column))
-                .collect();
-            let mut params: Vec<&(dyn ToSql + Sync)> = Vec::with_capacity(columns.len() + 1);
-            params.push(&keys);
-            params.extend(columns.iter().map(|column| column as &(dyn ToSql + Sync)));
-            client.execute(&prepared, &params).await?;
-            Ok(())
-        },
-    ))
+    join_all(
+        prepared
+            .into_iter()
+            .zip(statements)
+            .map(|(prepared, statement)| async move {
+                let prepared = prepared?;
+                let keys = ArrayParam::keys(batch, &statement.rows);
+                let columns: Vec<ArrayParam<'_>> = statement
+                    .mask
+                    .iter()
+                    .map(|column| ArrayParam::column(batch, &statement.rows, column))
+                    .collect();
+                let mut params: Vec<&(dyn ToSql + Sync)> = Vec::with_capacity(columns.len() + 1);
+                params.push(&keys);
+                params.extend(columns.iter().map(|column| column as &(dyn ToSql + Sync)));
+                client.execute(&prepared, &params).await?;
+                Ok(())
+            }),
+    )
     .await
 }
 
@@ -215,10 +218,19 @@ fn upsert(schema: &FeedSchema, table: &str, mask: &ColumnMask) -> String {
         if definition.ty.needs_cast() {
             let _ = write!(select, "::{}", definition.ty.sql_name());
         }
-        let _ = write!(arrays, ", ${}::{}[]", at + 2, definition.ty.wire_type().name());
+        let _ = write!(
+            arrays,
+            ", ${}::{}[]",
+            at + 2,
+            definition.ty.wire_type().name()
+        );
         let _ = write!(names, ", c{at}");
         let separator = if set.is_empty() { "" } else { ", " };
-        let _ = write!(set, "{separator}{name} = {}", merged(definition.policy, &definition.ty, &name));
+        let _ = write!(
+            set,
+            "{separator}{name} = {}",
+            merged(definition.policy, &definition.ty, &name)
+        );
     }
     let _ = write!(
         sql,
@@ -229,7 +241,10 @@ fn upsert(schema: &FeedSchema, table: &str, mask: &ColumnMask) -> String {
         return sql;
     }
     let _ = write!(sql, "do update set {set}");
-    if let Some(version) = schema.version_column.filter(|version| mask.contains(*version)) {
+    if let Some(version) = schema
+        .version_column
+        .filter(|version| mask.contains(*version))
+    {
         let version = quote_ident(&schema.columns[version].name);
         // A write without a version (NULL) can't be told to be older.
         let _ = write!(
@@ -316,9 +331,8 @@ mod tests {
              where t.\"v\" is null or excluded.\"v\" is null or excluded.\"v\" >= t.\"v\""
         );
         assert!(upsert(&schema, "x", &ColumnMask::new()).ends_with("do nothing"));
-        assert!(
-            upsert(&schema, "x", &[3].into_iter().collect())
-                .ends_with("coalesce(t.\"attrs\" || excluded.\"attrs\", excluded.\"attrs\", t.\"attrs\")")
-        );
+        assert!(upsert(&schema, "x", &[3].into_iter().collect()).ends_with(
+            "coalesce(t.\"attrs\" || excluded.\"attrs\", excluded.\"attrs\", t.\"attrs\")"
+        ));
     }
 }

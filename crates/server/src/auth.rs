@@ -24,7 +24,9 @@ impl tonic::service::Interceptor for Auth {
             .and_then(|value| value.strip_prefix("Bearer "));
         match given {
             Some(given) if same(given.as_bytes(), wanted.as_bytes()) => Ok(request),
-            Some(_) => Err(Status::unauthenticated("the bearer token is not the router's")),
+            Some(_) => Err(Status::unauthenticated(
+                "the bearer token is not the router's",
+            )),
             None => Err(Status::unauthenticated(
                 "this router wants a token: send the metadata `authorization: Bearer <token>`",
             )),

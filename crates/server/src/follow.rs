@@ -30,7 +30,11 @@ struct Report {
     version: String,
 }
 
-async fn ask(node: &Node, cluster: Option<Uuid>, limit: Duration) -> Result<(Uuid, Report), DbError> {
+async fn ask(
+    node: &Node,
+    cluster: Option<Uuid>,
+    limit: Duration,
+) -> Result<(Uuid, Report), DbError> {
     let instance = node.instance.load_full();
     let asked = async {
         let cluster = instance.verify_cluster(cluster).await?;
@@ -41,16 +45,18 @@ async fn ask(node: &Node, cluster: Option<Uuid>, limit: Duration) -> Result<(Uui
         };
         Ok((cluster, report))
     };
-    tokio::time::timeout(limit, asked).await.unwrap_or_else(|_| {
-        Err(DbError::new(
-            DbErrorKind::Outage,
-            format!(
-                "{} at {} has not answered within {limit:?}",
-                instance.name(),
-                instance.address()
-            ),
-        ))
-    })
+    tokio::time::timeout(limit, asked)
+        .await
+        .unwrap_or_else(|_| {
+            Err(DbError::new(
+                DbErrorKind::Outage,
+                format!(
+                    "{} at {} has not answered within {limit:?}",
+                    instance.name(),
+                    instance.address()
+                ),
+            ))
+        })
 }
 
 /// Longest that one instance may keep the others' news waiting.
@@ -237,7 +243,9 @@ impl Topology {
                         info!(%instance, feed = %feed, "made {count} tables");
                     }
                 }
-                Err(error) => warn!(feed = %feed, "tables that nobody owns could not be made: {error}"),
+                Err(error) => {
+                    warn!(feed = %feed, "tables that nobody owns could not be made: {error}")
+                }
             }
         }
         if made_any {
@@ -275,7 +283,9 @@ impl Topology {
             .nodes
             .values()
             .filter(|node| {
-                self.rules.get(&node.name).is_some_and(|have| *have < version)
+                self.rules
+                    .get(&node.name)
+                    .is_some_and(|have| *have < version)
                     && !self.unreachable.contains_key(&node.name)
             })
             .cloned()
@@ -327,7 +337,10 @@ impl Topology {
     fn amiss(&self) -> bool {
         let settled = |owner: &TableOwner| matches!(owner, TableOwner::One { .. });
         !self.unreachable.is_empty()
-            || self.rules.values().any(|version| Some(version) != self.rules.get(&self.map.home))
+            || self
+                .rules
+                .values()
+                .any(|version| Some(version) != self.rules.get(&self.map.home))
             || self.owners.values().flatten().any(|owner| !settled(owner))
     }
 }
@@ -370,7 +383,11 @@ pub(crate) fn publish(shared: &Shared, topology: Topology) {
         gauge!("pgbraid_map_conflict_tables", "feed" => feed.to_string()).set(conflicts as f64);
     }
     for name in topology.nodes.keys() {
-        let tables = topology.owners.values().flatten().filter(|owner| owner.instance() == Some(*name));
+        let tables = topology
+            .owners
+            .values()
+            .flatten()
+            .filter(|owner| owner.instance() == Some(*name));
         gauge!("pgbraid_tables_owned", "instance" => name.to_string()).set(tables.count() as f64);
     }
     shared.ingest.set_routing(topology.routing());
@@ -381,7 +398,11 @@ pub(crate) fn publish(shared: &Shared, topology: Topology) {
 pub(crate) async fn follow(shared: Arc<Shared>) {
     let mut draining = shared.draining.subscribe();
     loop {
-        let wait = if shared.topology.load().amiss() { SOON } else { EVERY };
+        let wait = if shared.topology.load().amiss() {
+            SOON
+        } else {
+            EVERY
+        };
         tokio::select! {
             () = shared.refresh.notified() => {}
             () = tokio::time::sleep(wait) => {}

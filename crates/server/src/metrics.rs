@@ -45,20 +45,57 @@ pub(crate) fn install() -> PrometheusHandle {
 fn describe() {
     pgbraid_ingest::describe();
     pgbraid_alerts::metrics::describe();
-    describe_gauge!("pgbraid_build_info", "Always 1; labels: version, postgres client");
-    describe_gauge!("pgbraid_map_info", "1 for the fingerprint of the shard map in force");
-    describe_gauge!("pgbraid_map_drift_tables", "Tables that are not where the map wants them, by feed");
-    describe_gauge!("pgbraid_map_unowned_tables", "Tables that no reachable instance owns, by feed");
-    describe_gauge!("pgbraid_map_conflict_tables", "Tables that two instances own and nobody writes, by feed");
+    describe_gauge!(
+        "pgbraid_build_info",
+        "Always 1; labels: version, postgres client"
+    );
+    describe_gauge!(
+        "pgbraid_map_info",
+        "1 for the fingerprint of the shard map in force"
+    );
+    describe_gauge!(
+        "pgbraid_map_drift_tables",
+        "Tables that are not where the map wants them, by feed"
+    );
+    describe_gauge!(
+        "pgbraid_map_unowned_tables",
+        "Tables that no reachable instance owns, by feed"
+    );
+    describe_gauge!(
+        "pgbraid_map_conflict_tables",
+        "Tables that two instances own and nobody writes, by feed"
+    );
     describe_gauge!("pgbraid_tables_owned", "Tables, by instance");
-    describe_counter!("pgbraid_map_reloads_total", "Reloads of the shard map, by result: applied, refused");
-    describe_gauge!("pgbraid_map_reload_failed", "1 while the file of the shard map is refused");
-    describe_gauge!("pgbraid_pool_connections", "Open connections, by instance, pool and state");
-    describe_counter!("pgbraid_pool_errors_total", "Connections that could not be made or broke, by instance");
-    describe_gauge!("pgbraid_notification_queue_usage", "pg_notification_queue_usage(): 0 to 1, by instance");
-    describe_counter!("pgbraid_ownership_reads_total", "Times that the instances were asked who owns which table");
+    describe_counter!(
+        "pgbraid_map_reloads_total",
+        "Reloads of the shard map, by result: applied, refused"
+    );
+    describe_gauge!(
+        "pgbraid_map_reload_failed",
+        "1 while the file of the shard map is refused"
+    );
+    describe_gauge!(
+        "pgbraid_pool_connections",
+        "Open connections, by instance, pool and state"
+    );
+    describe_counter!(
+        "pgbraid_pool_errors_total",
+        "Connections that could not be made or broke, by instance"
+    );
+    describe_gauge!(
+        "pgbraid_notification_queue_usage",
+        "pg_notification_queue_usage(): 0 to 1, by instance"
+    );
+    describe_counter!(
+        "pgbraid_ownership_reads_total",
+        "Times that the instances were asked who owns which table"
+    );
     describe_counter!("pgbraid_requests_total", "gRPC requests by method and code");
-    describe_gauge!("pgbraid_memory_resident_bytes", Unit::Bytes, "Resident memory of the router");
+    describe_gauge!(
+        "pgbraid_memory_resident_bytes",
+        Unit::Bytes,
+        "Resident memory of the router"
+    );
     gauge!("pgbraid_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     gauge!("pgbraid_map_reload_failed").set(0.0);
     for result in ["applied", "refused"] {
@@ -117,7 +154,9 @@ pub(crate) async fn sample(shared: Arc<Shared>, handle: PrometheusHandle) {
 /// Resident memory, on Linux.
 fn resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
     Some(kib * 1024)
 }

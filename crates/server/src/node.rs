@@ -89,7 +89,7 @@ fn sink_error(error: DbError, doubt: Option<&Doubt>) -> SinkError {
             DbErrorKind::Refused => ErrorKind::Refused,
             DbErrorKind::Conflict => ErrorKind::Conflict,
             DbErrorKind::Moved => ErrorKind::Moved,
-            DbErrorKind::Lost => ErrorKind::Outage(doubt.cloned()),
+            DbErrorKind::Lost => ErrorKind::Outage(doubt.cloned().map(Box::new)),
             // A statement that PostgreSQL does not understand was built for a table that has
             // changed since: rows wait until the catalog was read again.
             DbErrorKind::Statement => ErrorKind::Moved,
@@ -107,8 +107,9 @@ fn source_error(error: DbError) -> SourceError {
 }
 
 fn snapshot(text: &str) -> Result<Snapshot, SourceError> {
-    text.parse()
-        .map_err(|error| SourceError::caused("PostgreSQL sent a snapshot that can't be read", error))
+    text.parse().map_err(|error| {
+        SourceError::caused("PostgreSQL sent a snapshot that can't be read", error)
+    })
 }
 
 #[async_trait]
@@ -120,7 +121,10 @@ impl Source for Node {
     async fn identity(&self) -> Result<Identity, SourceError> {
         let instance = self.instance.load_full();
         let found = instance.server_identity().await.map_err(source_error)?;
-        *self.identity.write().unwrap_or_else(PoisonError::into_inner) = Some(found);
+        *self
+            .identity
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Some(found);
         Ok(Identity {
             system_id: found.system_id,
             timeline: found.timeline,

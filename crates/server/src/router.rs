@@ -26,7 +26,9 @@ use tokio::{
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig, server::TcpIncoming};
 use tracing::{info, warn};
 
-use crate::{auth::Auth, fleet, follow, grpc, http, metrics, node::Node, state::Shared, watch as map};
+use crate::{
+    auth::Auth, fleet, follow, grpc, http, metrics, node::Node, state::Shared, watch as map,
+};
 
 /// Windows of HTTP/2: the default (64 KiB a stream) would make a 1000-row request wait.
 const WINDOW: u32 = 16 << 20;
@@ -74,7 +76,10 @@ pub struct Router {
     _watcher: Option<Box<dyn Send + Sync>>,
 }
 
-async fn bind(what: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+async fn bind(
+    what: &'static str,
+    address: SocketAddr,
+) -> Result<(TcpListener, SocketAddr), StartError> {
     let failed = |source| StartError::Listen {
         what,
         address,
@@ -110,7 +115,8 @@ impl Router {
             .tcp_nodelay(true);
         if let Some(tls) = &config.grpc.tls {
             let pem = tls.read()?;
-            let mut settings = ServerTlsConfig::new().identity(Identity::from_pem(pem.cert, pem.key));
+            let mut settings =
+                ServerTlsConfig::new().identity(Identity::from_pem(pem.cert, pem.key));
             if let Some(ca) = pem.client_ca {
                 settings = settings.client_ca_root(Certificate::from_pem(ca));
             }
@@ -154,9 +160,11 @@ impl Router {
         let (stop_grpc, grpc_stopped) = oneshot::channel::<()>();
         let (stop_http, http_stopped) = oneshot::channel::<()>();
         let grpc_server = tokio::spawn(async move {
-            let served = builder.add_routes(routes).serve_with_incoming_shutdown(incoming, async {
-                let _ = grpc_stopped.await;
-            });
+            let served = builder
+                .add_routes(routes)
+                .serve_with_incoming_shutdown(incoming, async {
+                    let _ = grpc_stopped.await;
+                });
             if let Err(error) = served.await {
                 warn!("gRPC ended: {error}");
             }

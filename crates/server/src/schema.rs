@@ -24,7 +24,10 @@ pub(crate) fn apply(mut schema: FeedSchema, feed: &FeedConfig) -> Result<FeedSch
             };
             wrong(
                 setting,
-                format!("{} has no column {column:?} beside its key{hint}", feed.table),
+                format!(
+                    "{} has no column {column:?} beside its key{hint}",
+                    feed.table
+                ),
             )
         })
     };
@@ -46,7 +49,10 @@ pub(crate) fn apply(mut schema: FeedSchema, feed: &FeedConfig) -> Result<FeedSch
         if policy == MergePolicy::JsonMerge && !json {
             return Err(wrong(
                 "merge",
-                format!("column {column:?} is {}, but json_merge needs json or jsonb", ty.sql_name()),
+                format!(
+                    "column {column:?} is {}, but json_merge needs json or jsonb",
+                    ty.sql_name()
+                ),
             ));
         }
         if matches!(policy, MergePolicy::Max | MergePolicy::Min) && *ty == ColumnType::Json {
@@ -65,7 +71,10 @@ pub(crate) fn apply(mut schema: FeedSchema, feed: &FeedConfig) -> Result<FeedSch
         if schema.columns[index].ty != ColumnType::Jsonb {
             return Err(wrong(
                 "overflow",
-                format!("column {column:?} is {}, but it must be jsonb", schema.columns[index].ty.sql_name()),
+                format!(
+                    "column {column:?} is {}, but it must be jsonb",
+                    schema.columns[index].ty.sql_name()
+                ),
             ));
         }
         // Unknown columns of several writers add up in one object.

@@ -115,13 +115,21 @@ fn apply(shared: &Shared, before: &Topology, map: ShardMap) -> Result<Option<Top
         }
     }
     let map = Arc::new(map);
-    let password = shared.config.postgres.password().map_err(|error| error.to_string())?;
+    let password = shared
+        .config
+        .postgres
+        .password()
+        .map_err(|error| error.to_string())?;
     let mut nodes: BTreeMap<InstanceName, Arc<Node>> = BTreeMap::new();
     let mut changed = Vec::new();
     for (name, spec) in &map.instances {
         let known = before.nodes.get(name);
         if let Some(node) = known
-            && before.map.instances.get(name).is_some_and(|old| old.hosts == spec.hosts && old.dbname == spec.dbname)
+            && before
+                .map
+                .instances
+                .get(name)
+                .is_some_and(|old| old.hosts == spec.hosts && old.dbname == spec.dbname)
         {
             nodes.insert(*name, node.clone());
             continue;
@@ -145,20 +153,29 @@ fn apply(shared: &Shared, before: &Topology, map: ShardMap) -> Result<Option<Top
     for (name, node) in &nodes {
         if !before.nodes.contains_key(name) {
             let sink: Arc<dyn Sink> = node.clone();
-            shared.ingest.add_instance(sink, shared.config.postgres.writers as usize);
+            shared
+                .ingest
+                .add_instance(sink, shared.config.postgres.writers as usize);
         }
     }
     for name in before.nodes.keys().filter(|name| !nodes.contains_key(name)) {
         warn!(instance = %name, "is not in the shard map any more");
         shared.ingest.remove_instance(*name);
     }
-    let sources = nodes.values().map(|node| node.clone() as Arc<dyn Source>).collect();
+    let sources = nodes
+        .values()
+        .map(|node| node.clone() as Arc<dyn Source>)
+        .collect();
     shared.hub.set_sources(sources);
     let mut topology = before.clone();
     topology.reports.retain(|name, _| nodes.contains_key(name));
     topology.rules.retain(|name, _| nodes.contains_key(name));
-    topology.unreachable.retain(|name, _| nodes.contains_key(name));
-    topology.schemas.retain(|feed, _| map.feeds.contains_key(feed));
+    topology
+        .unreachable
+        .retain(|name, _| nodes.contains_key(name));
+    topology
+        .schemas
+        .retain(|feed, _| map.feeds.contains_key(feed));
     topology.map = map;
     topology.nodes = nodes;
     topology.resolve_owners();

@@ -30,7 +30,10 @@ fn details_of_a_status_in_a_message_are_decoded() {
     let status = Status::with_error_details(Code::InvalidArgument, "bad", details());
     let inner = v1::Status::decode(status.details()).unwrap();
     let api = ApiError::from_message(inner);
-    assert_eq!((api.code, api.reason.as_str()), (Code::InvalidArgument, "QUEUE_FULL"));
+    assert_eq!(
+        (api.code, api.reason.as_str()),
+        (Code::InvalidArgument, "QUEUE_FULL")
+    );
     assert!(!ClientError::Api(Box::new(api)).is_retriable());
 }
 

@@ -64,7 +64,12 @@ fn equal_values_merge_and_with_last_the_later_value_wins() {
     let last = Arc::new(last);
     let same = Arc::new(schema());
     let blocks = vec![Arc::new(block(&same, &[2, 2], &[("c1", &[7, 7])]))];
-    assert_eq!(Batch::build(same, blocks.clone(), &all(&blocks)).rows().len(), 1);
+    assert_eq!(
+        Batch::build(same, blocks.clone(), &all(&blocks))
+            .rows()
+            .len(),
+        1
+    );
     let blocks = vec![Arc::new(block(&last, &[2, 2], &[("c1", &[7, 8])]))];
     let batch = Batch::build(last, blocks.clone(), &all(&blocks));
     assert!(batch.deferred().is_empty());

@@ -52,7 +52,10 @@ pub(crate) fn block(schema: &Arc<FeedSchema>, keys: &[i64], columns: &[(&str, &[
             name: "",
             nulls: Bytes::new(),
             input: ColumnInput::Int64s(
-                keys.iter().flat_map(|key| key.to_le_bytes()).collect::<Vec<_>>().into(),
+                keys.iter()
+                    .flat_map(|key| key.to_le_bytes())
+                    .collect::<Vec<_>>()
+                    .into(),
             ),
         },
         columns: columns
@@ -61,7 +64,11 @@ pub(crate) fn block(schema: &Arc<FeedSchema>, keys: &[i64], columns: &[(&str, &[
                 name,
                 nulls: Bytes::new(),
                 input: ColumnInput::Int32s(
-                    values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>().into(),
+                    values
+                        .iter()
+                        .flat_map(|v| v.to_le_bytes())
+                        .collect::<Vec<_>>()
+                        .into(),
                 ),
             })
             .collect(),

@@ -50,14 +50,20 @@ fn a_value_that_does_not_fit_refuses_its_row_only() {
     assert_eq!(block.refused().len(), 1);
     assert_eq!(block.refused()[0].row, 1);
     assert_eq!(block.refused()[0].reason, "OUT_OF_RANGE");
-    assert_eq!(block.column(0).unwrap().get(2), Some(&3i32.to_le_bytes()[..]));
+    assert_eq!(
+        block.column(0).unwrap().get(2),
+        Some(&3i32.to_le_bytes()[..])
+    );
 }
 
 #[test]
 fn broken_shapes_are_request_errors() {
     let schema = Arc::new(schema());
     let ends = |ends: &[u32]| -> Bytes {
-        ends.iter().flat_map(|e| e.to_le_bytes()).collect::<Vec<_>>().into()
+        ends.iter()
+            .flat_map(|e| e.to_le_bytes())
+            .collect::<Vec<_>>()
+            .into()
     };
     let utf8 = |data: &'static str, at: &[u32]| ColumnInput::Utf8 {
         data: Bytes::from_static(data.as_bytes()),
@@ -71,12 +77,23 @@ fn broken_shapes_are_request_errors() {
             "COLUMN_LENGTH",
         ),
         (
-            vec![named("c1", ColumnInput::Int32s(Bytes::from_static(&[0; 7])))],
+            vec![named(
+                "c1",
+                ColumnInput::Int32s(Bytes::from_static(&[0; 7])),
+            )],
             ColumnInput::Ints(&[1]),
             "BAD_COLUMN",
         ),
-        (vec![named("note", utf8("ab", &[3]))], ColumnInput::Ints(&[1]), "BAD_COLUMN"),
-        (vec![named("note", utf8("ab", &[1]))], ColumnInput::Ints(&[1]), "BAD_COLUMN"),
+        (
+            vec![named("note", utf8("ab", &[3]))],
+            ColumnInput::Ints(&[1]),
+            "BAD_COLUMN",
+        ),
+        (
+            vec![named("note", utf8("ab", &[1]))],
+            ColumnInput::Ints(&[1]),
+            "BAD_COLUMN",
+        ),
         (
             vec![named("note", utf8("ab", &[2, 1]))],
             ColumnInput::Ints(&[1, 2]),

@@ -40,8 +40,12 @@ fn unknown_columns_are_refused_with_a_hint_or_kept() {
     assert!(error.message.contains("did you mean \"note\"?"), "{error}");
     with_overflow.columns[2].ty = ColumnType::Jsonb;
     with_overflow.overflow = Some(2);
-    let mut builder =
-        RowsBuilder::new(Arc::new(with_overflow), &names(&["c1", "colour", "size"]), 2).unwrap();
+    let mut builder = RowsBuilder::new(
+        Arc::new(with_overflow),
+        &names(&["c1", "colour", "size"]),
+        2,
+    )
+    .unwrap();
     for values in [
         vec![Scalar::Int(1), Scalar::Text("red"), Scalar::Double(1.5)],
         vec![Scalar::Int(1)],
@@ -63,7 +67,10 @@ fn unknown_columns_are_refused_with_a_hint_or_kept() {
 fn shapes_that_make_no_sense_are_request_errors() {
     let schema = Arc::new(schema());
     let reason = |result: Result<RowsBuilder, RequestError>| result.err().unwrap().reason;
-    assert_eq!(reason(RowsBuilder::new(schema.clone(), &[], 0)), "EMPTY_REQUEST");
+    assert_eq!(
+        reason(RowsBuilder::new(schema.clone(), &[], 0)),
+        "EMPTY_REQUEST"
+    );
     assert_eq!(
         reason(RowsBuilder::new(schema.clone(), &names(&["c1", "c1"]), 1)),
         "REPEATED_COLUMN"
@@ -79,7 +86,11 @@ fn shapes_that_make_no_sense_are_request_errors() {
         .unwrap_err();
     assert_eq!(error.reason, "TOO_MANY_VALUES");
     let error = builder
-        .push(Operation::Delete, Scalar::Int(1), [Scalar::Int(1)].into_iter())
+        .push(
+            Operation::Delete,
+            Scalar::Int(1),
+            [Scalar::Int(1)].into_iter(),
+        )
         .unwrap_err();
     assert_eq!(error.reason, "COLUMNS_IN_DELETE");
 }

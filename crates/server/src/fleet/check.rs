@@ -88,13 +88,19 @@ impl Fleet {
         if probe.server_version_num < OLDEST_SERVER {
             add(
                 Level::Error,
-                format!("PostgreSQL {} is too old: 14 or newer is needed", probe.server_version),
+                format!(
+                    "PostgreSQL {} is too old: 14 or newer is needed",
+                    probe.server_version
+                ),
             );
         }
         if probe.encoding != "UTF8" {
             add(
                 Level::Error,
-                format!("the database's encoding is {}: it must be UTF8", probe.encoding),
+                format!(
+                    "the database's encoding is {}: it must be UTF8",
+                    probe.encoding
+                ),
             );
         }
         if !probe.may_create {
@@ -171,7 +177,10 @@ impl Fleet {
                 findings.add(
                     Level::Error,
                     Some(*name),
-                    format!("belongs to cluster {}, but {first} to {}", other.cluster, reference.cluster),
+                    format!(
+                        "belongs to cluster {}, but {first} to {}",
+                        other.cluster, reference.cluster
+                    ),
                 );
             }
             if other.rules != reference.rules {
@@ -182,7 +191,11 @@ impl Fleet {
                 );
             }
             for (feed, schema) in &other.schemas {
-                if reference.schemas.get(feed).is_some_and(|one| one.columns != schema.columns || one.key != schema.key) {
+                if reference
+                    .schemas
+                    .get(feed)
+                    .is_some_and(|one| one.columns != schema.columns || one.key != schema.key)
+                {
                     findings.add(
                         Level::Error,
                         Some(*name),
@@ -231,7 +244,10 @@ impl Fleet {
                 );
             }
         }
-        let tables: usize = seen.values().flat_map(|seen| seen.partitions.values()).sum();
+        let tables: usize = seen
+            .values()
+            .flat_map(|seen| seen.partitions.values())
+            .sum();
         findings.add(
             Level::Info,
             None,

@@ -78,12 +78,12 @@ impl Fleet {
             Some(found) => found.cluster_id,
             None => self.known_cluster().await?.unwrap_or_else(Uuid::new_v4),
         };
-        let mut applied = self.migrate_one(home.name(), cluster, &files, progress).await?;
+        let mut applied = self
+            .migrate_one(home.name(), cluster, &files, progress)
+            .await?;
         let others = self.instances.keys().filter(|name| **name != self.map.home);
-        let results = join_all(
-            others.map(|name| self.migrate_one(*name, cluster, &files, progress)),
-        )
-        .await;
+        let results =
+            join_all(others.map(|name| self.migrate_one(*name, cluster, &files, progress))).await;
         let mut errors = Vec::new();
         for result in results {
             match result {
@@ -197,7 +197,11 @@ impl Fleet {
             .into_iter()
             .map(|(feed, schema)| (feed.to_string(), std::sync::Arc::new(schema)))
             .collect();
-        for instance in self.instances.values().filter(|one| one.name() != home.name()) {
+        for instance in self
+            .instances
+            .values()
+            .filter(|one| one.name() != home.name())
+        {
             instance
                 .install_rules(&set, &schemas)
                 .await

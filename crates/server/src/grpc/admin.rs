@@ -62,9 +62,13 @@ fn wire(row: StoredRuleRow) -> v1::Rule {
 
 impl Service {
     fn home(&self, topology: &Topology) -> Result<Arc<Node>, Status> {
-        topology.nodes.get(&topology.map.home).cloned().ok_or_else(|| {
-            Status::internal(format!("the home {} is not in the map", topology.map.home))
-        })
+        topology
+            .nodes
+            .get(&topology.map.home)
+            .cloned()
+            .ok_or_else(|| {
+                Status::internal(format!("the home {} is not in the map", topology.map.home))
+            })
     }
 
     /// Edits the home's rules, then brings the other instances to that version. Those that can't
@@ -93,7 +97,10 @@ impl Service {
         let (there, mut pending): (Vec<_>, Vec<_>) = others
             .into_iter()
             .partition(|node| !topology.unreachable.contains_key(&node.name));
-        let mut behind: Vec<String> = pending.drain(..).map(|node| node.name.to_string()).collect();
+        let mut behind: Vec<String> = pending
+            .drain(..)
+            .map(|node| node.name.to_string())
+            .collect();
         for (name, error) in follow::install(&edit.set, &schemas, &there).await {
             if let Some(error) = error {
                 tracing::warn!(instance = %name, "rules could not be installed yet: {error}");
@@ -168,7 +175,10 @@ impl Admin for Service {
             .keys()
             .filter(|name| {
                 topology.unreachable.contains_key(name)
-                    || topology.rules.get(name).is_none_or(|have| *have < set.version)
+                    || topology
+                        .rules
+                        .get(name)
+                        .is_none_or(|have| *have < set.version)
             })
             .filter(|name| **name != topology.map.home)
             .map(ToString::to_string)
@@ -209,7 +219,11 @@ impl Admin for Service {
         let rule = rule(wire)?;
         let sample = i64::from(request.sample.min(100));
         let topology = self.0.topology.load_full();
-        let owners = topology.owners.get(&schema.feed).cloned().unwrap_or_default();
+        let owners = topology
+            .owners
+            .get(&schema.feed)
+            .cloned()
+            .unwrap_or_default();
         let asked = topology.nodes.values().filter_map(|node| {
             let tables: Vec<u32> = owners
                 .iter()
@@ -218,7 +232,7 @@ impl Admin for Service {
                 .map(|(number, _)| number as u32)
                 .collect();
             let (schema, rule) = (schema.clone(), &rule);
-            (!tables.is_empty()).then(|| async move {
+            (!tables.is_empty()).then_some(async move {
                 let instance = node.instance.load_full();
                 instance.test_rule(&schema, rule, &tables, sample).await
             })
@@ -253,9 +267,8 @@ impl Admin for Service {
             KeyType::Text => pgbraid_feed::types::ColumnType::Text,
         };
         let mut bytes = Vec::new();
-        pgbraid_feed::scalar::from_text(&ty, &request.key, &mut bytes).map_err(|error| {
-            status::bad_field(error.reason.as_str(), "key", error.message)
-        })?;
+        pgbraid_feed::scalar::from_text(&ty, &request.key, &mut bytes)
+            .map_err(|error| status::bad_field(error.reason.as_str(), "key", error.message))?;
         let hashed = match <[u8; 8]>::try_from(bytes.as_slice()) {
             Ok(number) if schema.key.ty == KeyType::Int8 => hash::int8(i64::from_le_bytes(number)),
             _ => hash::bytes(&bytes),
@@ -277,7 +290,9 @@ impl Admin for Service {
         let host = spec.and_then(|spec| spec.hosts.first());
         let key = match schema.key.ty {
             KeyType::Int8 => request.key.trim().to_owned(),
-            _ => pgbraid_instance::quote_literal(&request.key).trim().to_owned(),
+            _ => pgbraid_instance::quote_literal(&request.key)
+                .trim()
+                .to_owned(),
         };
         Ok(Response::new(v1::LocateResponse {
             table: table.to_string(),
@@ -326,7 +341,11 @@ pub(crate) fn current(shared: &Shared) -> v1::GetStatusResponse {
                 queued_rows: queue.map_or(0, |queue| queue.rows),
                 queued_bytes: queue.map_or(0, |queue| queue.bytes),
                 home: node.name == topology.map.home,
-                server_version: topology.versions.get(&node.name).cloned().unwrap_or_default(),
+                server_version: topology
+                    .versions
+                    .get(&node.name)
+                    .cloned()
+                    .unwrap_or_default(),
                 readable: reader.is_some_and(|reader| reader.readable),
             }
         })
@@ -379,4 +398,3 @@ pub(crate) fn current(shared: &Shared) -> v1::GetStatusResponse {
         subscribers: 0,
     }
 }
-

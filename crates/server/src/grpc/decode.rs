@@ -55,7 +55,11 @@ fn columnar(
     limits: &IngestConfig,
 ) -> Result<Block, RequestError> {
     let key = request.key.as_ref().ok_or_else(|| {
-        RequestError::new("NO_KEY", "columnar.key", "the key column is not there: every row needs one")
+        RequestError::new(
+            "NO_KEY",
+            "columnar.key",
+            "the key column is not there: every row needs one",
+        )
     })?;
     let key = named(key, "columnar.key")?;
     if let Ok(rows) = key.input.rows() {

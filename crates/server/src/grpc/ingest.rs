@@ -59,8 +59,8 @@ impl Service {
         };
         let own = Instant::now() + timeout;
         let deadline = deadline.map_or(own, |deadline| deadline.min(own));
-        let block = decode::block(form, &schema, limits)
-            .map_err(|error| status::bad_request(&error))?;
+        let block =
+            decode::block(form, &schema, limits).map_err(|error| status::bad_request(&error))?;
         shared
             .ingest
             .submit(block, deadline, when_full)
@@ -102,7 +102,10 @@ impl Ingest for Service {
             Ok(Response::new(response(request.sequence, outcome)))
         }
         .await;
-        count("Write", result.as_ref().err().map_or(tonic::Code::Ok, Status::code));
+        count(
+            "Write",
+            result.as_ref().err().map_or(tonic::Code::Ok, Status::code),
+        );
         result
     }
 

@@ -4,9 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use pgbraid_feed::{
-    Batch, FeedSchema, Operation, RowRef,
-    input::ColumnarRequest,
-    types::ColumnType,
+    Batch, FeedSchema, Operation, RowRef, input::ColumnarRequest, types::ColumnType,
 };
 use pgbraid_proto::v1::{self, rows_server::Rows, value::Kind};
 use pgbraid_shardmap::{InstanceName, KeyType, TableId};
@@ -52,7 +50,10 @@ impl Rows for Service {
             return Err(status::bad_field(
                 "TOO_MANY_ROWS",
                 "keys",
-                format!("at most {} keys are taken at once", self.0.config.ingest.max_request_rows),
+                format!(
+                    "at most {} keys are taken at once",
+                    self.0.config.ingest.max_request_rows
+                ),
             ));
         }
         if let Some(bad) = block.refused().first() {
@@ -62,7 +63,9 @@ impl Rows for Service {
                 &bad.message,
             ));
         }
-        let rows = self.read(&schema, Arc::new(block), &columns, as_json).await?;
+        let rows = self
+            .read(&schema, Arc::new(block), &columns, as_json)
+            .await?;
         Ok(Response::new(v1::GetResponse {
             columns: if as_json { Vec::new() } else { columns },
             rows,
@@ -71,11 +74,7 @@ impl Rows for Service {
 }
 
 /// The columns to read: checked, and all of them for rows if none is named.
-fn wanted(
-    schema: &FeedSchema,
-    named: &[String],
-    as_json: bool,
-) -> Result<Vec<String>, Status> {
+fn wanted(schema: &FeedSchema, named: &[String], as_json: bool) -> Result<Vec<String>, Status> {
     for (at, name) in named.iter().enumerate() {
         if schema.column_index(name).is_none() && *name != schema.key.name {
             let hint = match schema.nearest_column(name) {
@@ -91,7 +90,9 @@ fn wanted(
     }
     if named.is_empty() && !as_json {
         let others = schema.columns.iter().map(|column| column.name.clone());
-        return Ok(std::iter::once(schema.key.name.clone()).chain(others).collect());
+        return Ok(std::iter::once(schema.key.name.clone())
+            .chain(others)
+            .collect());
     }
     Ok(named.to_vec())
 }
@@ -124,10 +125,13 @@ impl Service {
             for row in &routed.order[start as usize..end as usize] {
                 answer[*row as usize].instance = instance.to_string();
                 answer[*row as usize].table = table.to_string();
-                by_instance
-                    .entry(instance)
-                    .or_default()
-                    .push((table, RowRef { block: 0, row: *row }));
+                by_instance.entry(instance).or_default().push((
+                    table,
+                    RowRef {
+                        block: 0,
+                        row: *row,
+                    },
+                ));
             }
         }
         let reads = by_instance.into_iter().filter_map(|(name, rows)| {

@@ -53,9 +53,12 @@ pub(crate) fn not_taken(error: &SubmitError) -> Status {
     let message = error.to_string();
     match error {
         SubmitError::Draining => later(tonic::Code::Unavailable, "DRAINING", message, RETRY),
-        SubmitError::Full { .. } => {
-            later(tonic::Code::ResourceExhausted, "QUEUES_FULL", message, RETRY)
-        }
+        SubmitError::Full { .. } => later(
+            tonic::Code::ResourceExhausted,
+            "QUEUES_FULL",
+            message,
+            RETRY,
+        ),
         SubmitError::TooLarge { .. } => bad_field("REQUEST_TOO_LARGE", "request", message),
         SubmitError::UnknownFeed(_) => bad_field("UNKNOWN_FEED", "feed", message),
     }
@@ -72,7 +75,12 @@ pub(crate) fn database(error: &DbError) -> Status {
         DbErrorKind::Statement => {
             Status::with_error_details(tonic::Code::FailedPrecondition, message, info("STATEMENT"))
         }
-        _ => later(tonic::Code::Unavailable, "INSTANCE_UNAVAILABLE", message, RETRY),
+        _ => later(
+            tonic::Code::Unavailable,
+            "INSTANCE_UNAVAILABLE",
+            message,
+            RETRY,
+        ),
     }
 }
 

@@ -1,0 +1,5 @@
+//! Ingestion over a sink in memory: what is guaranteed, without PostgreSQL.
+
+mod faults;
+mod flow;
+mod sink;
