@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use metrics::{Histogram, histogram};
+use metrics::{Histogram, counter, histogram};
 use parking_lot::RwLock;
 use pgbraid_feed::{Block, FeedSchema};
 use pgbraid_shardmap::{FeedName, InstanceName, TableId};
@@ -465,8 +465,10 @@ impl Ack {
                 "not known to be committed within the request's time{}",
                 self.ingest.reasons()
             );
-            self.ticket
+            let expired = self
+                .ticket
                 .expire("DEADLINE", &message, self.ingest.config.retry_max);
+            counter!("pgbraid_rows_expired_total").increment(expired);
         }
         self.ingest
             .ack_seconds

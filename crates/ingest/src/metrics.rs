@@ -31,6 +31,11 @@ pub fn describe() {
         Unit::Seconds,
         "Time from reading a request to its last row's answer"
     );
+    describe_counter!(
+        "pgbraid_rows_expired_total",
+        "Rows refused as UNAVAILABLE because their request's time was over"
+    );
+    counter!("pgbraid_rows_expired_total").increment(0);
     describe_gauge!(
         "pgbraid_queue_rows",
         "Rows queued and in flight, by instance"

@@ -28,7 +28,7 @@ impl Instance {
         table: &str,
         tables: u32,
     ) -> Result<FeedSchema, DbError> {
-        let session = self.reader().await?;
+        let mut session = self.reader().await?;
         let name = qualified(schema, table);
         let wrong = |message: String| {
             DbError::new(
@@ -95,6 +95,7 @@ impl Instance {
                 &[&oid],
             )
             .await?;
+        session.done();
         let mut key = None;
         let mut columns = Vec::with_capacity(rows.len());
         for row in rows {
@@ -155,7 +156,7 @@ impl Instance {
     /// # Errors
     /// If the instance can't be asked.
     pub async fn partitions(&self, schema: &FeedSchema) -> Result<Vec<Partition>, DbError> {
-        let session = self.reader().await?;
+        let mut session = self.reader().await?;
         let rows = session
             .client
             .query(
@@ -167,6 +168,7 @@ impl Instance {
                 &[&schema.schema, &schema.table],
             )
             .await?;
+        session.done();
         Ok(rows
             .into_iter()
             .map(|row| Partition {

@@ -84,7 +84,7 @@ impl Connector {
             .options(format!(
                 "-c statement_timeout={} -c lock_timeout={} \
                  -c idle_in_transaction_session_timeout={} -c timezone=UTC -c datestyle=ISO \
-                 -c extra_float_digits=1 -c client_min_messages=warning -c search_path=pg_catalog",
+                 -c extra_float_digits=1 -c client_min_messages=warning",
                 settings.statement_timeout.as_millis(),
                 settings.lock_timeout.as_millis(),
                 (settings.statement_timeout * 2).as_millis(),

@@ -7,7 +7,8 @@ use thiserror::Error;
 /// What a database error means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DbErrorKind {
-    /// A row is refused: classes 22, 23, 21 and P0.
+    /// A row is refused: classes 22, 23, P0 and others that are about the row or raised by a
+    /// trigger, whose codes may be its author's own.
     Refused,
     /// A conflict with another writer: 40P01, 40001, 55P03.
     Conflict,
@@ -106,12 +107,26 @@ fn kind(code: &str, has_constraint: bool) -> DbErrorKind {
         "40P01" | "40001" | "55P03" => DbErrorKind::Conflict,
         "25006" | "42501" => DbErrorKind::Outage,
         _ => match code.get(..2) {
-            Some("21" | "22" | "23" | "P0") => DbErrorKind::Refused,
+            Some(class) if REFUSING.contains(&class) => DbErrorKind::Refused,
             Some("42") => DbErrorKind::Statement,
-            _ => DbErrorKind::Outage,
+            Some(class) if OTHERS.contains(&class) => DbErrorKind::Outage,
+            // No class of PostgreSQL: a trigger chose the code (`raise … using errcode`).
+            _ => DbErrorKind::Refused,
         },
     }
 }
+
+/// The classes of errors that come from a row, or from a trigger that looked at it. 54 is a limit
+/// that the row exceeds, such as the size of a key in an index.
+const REFUSING: [&str; 12] = [
+    "09", "20", "21", "22", "23", "27", "2F", "38", "39", "44", "54", "P0",
+];
+
+/// PostgreSQL's other classes but 42: about the instance, the session or the transaction.
+const OTHERS: [&str; 30] = [
+    "00", "01", "02", "03", "08", "0A", "0B", "0F", "0L", "0P", "0Z", "24", "25", "26", "28", "2B",
+    "2D", "34", "3B", "3D", "3F", "40", "53", "55", "57", "58", "72", "F0", "HV", "XX",
+];
 
 #[cfg(test)]
 mod tests {
@@ -128,6 +143,11 @@ mod tests {
             ("42703", false, K::Statement),
             ("22003", false, K::Refused),
             ("P0001", false, K::Refused),
+            ("54000", false, K::Refused),
+            ("MY001", false, K::Refused),
+            ("XX000", false, K::Outage),
+            ("08006", false, K::Outage),
+            ("58030", false, K::Outage),
             ("40P01", false, K::Conflict),
             ("57P01", false, K::Outage),
             ("57014", false, K::Outage),

@@ -63,8 +63,10 @@ impl Instance {
     /// # Errors
     /// If the instance can't be asked.
     pub async fn cluster_identity(&self) -> Result<Option<ClusterIdentity>, DbError> {
-        let session = self.reader().await?;
-        read_cluster(&session.client).await
+        let mut session = self.reader().await?;
+        let found = read_cluster(&session.client).await?;
+        session.done();
+        Ok(found)
     }
 
     /// Checks that the instance is the one of this name in this cluster.

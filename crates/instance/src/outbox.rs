@@ -70,7 +70,9 @@ impl Instance {
     /// # Errors
     /// If the instance can't be asked.
     pub async fn server_identity(&self) -> Result<ServerIdentity, DbError> {
-        Ok(self.reader().await?.identity)
+        let mut session = self.reader().await?;
+        session.done();
+        Ok(session.identity)
     }
 
     /// The current snapshot, in PostgreSQL's text form.
@@ -78,12 +80,13 @@ impl Instance {
     /// # Errors
     /// If the instance can't be asked.
     pub async fn snapshot(&self, expected: Option<ServerIdentity>) -> Result<String, DbError> {
-        let session = self.reader().await?;
+        let mut session = self.reader().await?;
         same_server(session.identity, expected)?;
         let row = session
             .client
             .query_one("select pg_current_snapshot()::text", &[])
             .await?;
+        session.done();
         Ok(row.get(0))
     }
 
@@ -96,7 +99,7 @@ impl Instance {
         query: &OutboxQuery,
         expected: Option<ServerIdentity>,
     ) -> Result<OutboxPage, DbError> {
-        let session = self.reader().await?;
+        let mut session = self.reader().await?;
         same_server(session.identity, expected)?;
         let mut sql = String::from(
             "select s.snap, a.seq, a.xid, a.feed, a.rule, a.rule_version, a.channel, a.reason, \
@@ -135,6 +138,7 @@ impl Instance {
                 format!("{} has not answered within {limit:?}", self.name()),
             )
         })??;
+        session.done();
         let snapshot = match rows.first() {
             Some(row) => row.get(0),
             None => {
@@ -178,11 +182,12 @@ impl Instance {
     /// # Errors
     /// If the instance can't be asked.
     pub async fn count_alerts(&self) -> Result<i64, DbError> {
-        let session = self.reader().await?;
+        let mut session = self.reader().await?;
         let row = session
             .client
             .query_one("select count(*) from pgbraid.alert", &[])
             .await?;
+        session.done();
         Ok(row.get(0))
     }
 
@@ -191,11 +196,12 @@ impl Instance {
     /// # Errors
     /// If the instance can't be asked.
     pub async fn notification_queue_usage(&self) -> Result<f64, DbError> {
-        let session = self.reader().await?;
+        let mut session = self.reader().await?;
         let row = session
             .client
             .query_one("select pg_notification_queue_usage()", &[])
             .await?;
+        session.done();
         Ok(row.get(0))
     }
 }

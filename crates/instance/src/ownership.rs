@@ -41,7 +41,7 @@ impl Instance {
     /// # Errors
     /// If the instance can't be asked, or says something that makes no sense.
     pub async fn ownership(&self) -> Result<Vec<OwnedTable>, DbError> {
-        let session = self.reader().await?;
+        let mut session = self.reader().await?;
         let rows = session
             .client
             .query(
@@ -49,6 +49,7 @@ impl Instance {
                 &[],
             )
             .await?;
+        session.done();
         rows.into_iter()
             .map(|row| {
                 let bad = |what: String| {
@@ -80,7 +81,7 @@ impl Instance {
         feed: &FeedName,
         wanted: &[TableToMake],
     ) -> Result<Vec<TableToMake>, DbError> {
-        let session = self.reader().await?;
+        let mut session = self.reader().await?;
         let tables: Vec<i32> = wanted.iter().map(|one| one.table.index() as i32).collect();
         let instances: Vec<String> = wanted.iter().map(|one| one.instance.to_string()).collect();
         session
@@ -99,6 +100,7 @@ impl Instance {
                 &[&feed.as_ref(), &tables],
             )
             .await?;
+        session.done();
         rows.into_iter()
             .map(|row| {
                 let instance: String = row.get(1);

@@ -26,6 +26,13 @@ pub struct Session {
     pub(crate) broken: bool,
 }
 
+impl Session {
+    /// Nothing is under way any more.
+    pub(crate) fn done(&mut self) {
+        self.broken = false;
+    }
+}
+
 pub(crate) struct Manager {
     connector: Connector,
     options: &'static str,
@@ -177,9 +184,13 @@ impl Instance {
         self.take(&self.writers).await
     }
 
-    /// A connection for everything but writing batches.
+    /// A connection for everything but writing batches. It counts as broken until
+    /// [`Session::done`]: a caller whose time is over drops it in the middle of its work, and the
+    /// next one must not wait behind that.
     pub(crate) async fn reader(&self) -> Result<PooledConnection<'_, Manager>, DbError> {
-        self.take(&self.readers).await
+        let mut session = self.take(&self.readers).await?;
+        session.broken = true;
+        Ok(session)
     }
 
     async fn take<'a>(

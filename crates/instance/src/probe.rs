@@ -27,7 +27,7 @@ impl Instance {
     /// # Errors
     /// If the instance can't be reached.
     pub async fn probe(&self) -> Result<Probe, DbError> {
-        let session = self.reader().await?;
+        let mut session = self.reader().await?;
         let row = session
             .client
             .query_one(
@@ -43,6 +43,7 @@ impl Instance {
                 &[],
             )
             .await?;
+        session.done();
         Ok(Probe {
             server_version: row.get(0),
             server_version_num: row.get(1),

@@ -60,7 +60,7 @@ impl Instance {
             qualified(&schema.schema, &schema.table)
         );
         let keys = ArrayParam::keys(batch, &rows);
-        let session = self.reader().await?;
+        let mut session = self.reader().await?;
         let ty = match schema.key.ty {
             pgbraid_shardmap::KeyType::Int8 => postgres_types::Type::INT8_ARRAY,
             pgbraid_shardmap::KeyType::Uuid => postgres_types::Type::UUID_ARRAY,
@@ -69,6 +69,7 @@ impl Instance {
         let params: [(&(dyn postgres_types::ToSql + Sync), postgres_types::Type); 1] =
             [(&keys, ty)];
         let found = session.client.query_typed(&sql, &params).await?;
+        session.done();
         found
             .into_iter()
             .map(|row| {

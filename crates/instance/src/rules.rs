@@ -136,6 +136,7 @@ impl Instance {
         let transaction = session.client.transaction().await?;
         let set = read_set(&transaction, false).await?;
         transaction.commit().await?;
+        session.done();
         Ok(set)
     }
 

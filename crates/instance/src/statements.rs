@@ -1,9 +1,8 @@
 //! Prepared statements of one connection, bounded, the least recently used going first.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
-use pgbraid_feed::{ColumnMask, Operation};
-use pgbraid_shardmap::FeedName;
+use pgbraid_feed::{ColumnMask, FeedSchema, Operation};
 use tokio_postgres::Statement;
 
 use crate::write::WriteTarget;
@@ -11,8 +10,7 @@ use crate::write::WriteTarget;
 /// What tells one statement from another.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct StatementKey {
-    pub feed: FeedName,
-    /// Changes with the feed's columns.
+    /// Address of the feed's schema: another state of the catalog is another address.
     pub schema: usize,
     pub target: WriteTarget,
     pub operation: Operation,
@@ -20,10 +18,18 @@ pub(crate) struct StatementKey {
 }
 
 #[derive(Debug)]
+struct Kept {
+    statement: Statement,
+    used: u64,
+    _schema: Arc<FeedSchema>,
+}
+
+#[derive(Debug)]
 pub(crate) struct StatementCache {
     limit: usize,
     clock: u64,
-    kept: HashMap<StatementKey, (Statement, u64)>,
+    /// With the schema, so that its address is not used again while it stands for it here.
+    kept: HashMap<StatementKey, Kept>,
 }
 
 impl StatementCache {
@@ -37,21 +43,26 @@ impl StatementCache {
 
     pub fn get(&mut self, key: &StatementKey) -> Option<Statement> {
         self.clock += 1;
-        let (statement, used) = self.kept.get_mut(key)?;
-        *used = self.clock;
-        Some(statement.clone())
+        let kept = self.kept.get_mut(key)?;
+        kept.used = self.clock;
+        Some(kept.statement.clone())
     }
 
-    pub fn put(&mut self, key: StatementKey, statement: Statement) {
+    pub fn put(&mut self, key: StatementKey, statement: Statement, schema: Arc<FeedSchema>) {
         if self.kept.len() >= self.limit {
             // Letting go of a tenth at once keeps the search off the usual path.
-            let mut used: Vec<u64> = self.kept.values().map(|(_, used)| *used).collect();
+            let mut used: Vec<u64> = self.kept.values().map(|kept| kept.used).collect();
             used.sort_unstable();
             let cut = used[used.len() / 10];
-            self.kept.retain(|_, (_, used)| *used > cut);
+            self.kept.retain(|_, kept| kept.used > cut);
         }
         self.clock += 1;
-        self.kept.insert(key, (statement, self.clock));
+        let kept = Kept {
+            statement,
+            used: self.clock,
+            _schema: schema,
+        };
+        self.kept.insert(key, kept);
     }
 
     pub fn clear(&mut self) {

@@ -98,7 +98,7 @@ impl Instance {
     /// # Errors
     /// If the instance can't be asked, or the backend is still there after it was told to end.
     pub async fn settle(&self, lost: &LostBackend) -> Result<(), DbError> {
-        let session = self.reader().await?;
+        let mut session = self.reader().await?;
         let ended = async {
             for attempt in 0..20u64 {
                 let there = session
@@ -120,7 +120,10 @@ impl Instance {
             ))
         };
         match tokio::time::timeout(GRACE, ended).await {
-            Ok(result) => result,
+            Ok(result) => {
+                session.done();
+                result
+            }
             Err(_) => Err(DbError::new(
                 DbErrorKind::Outage,
                 format!("{} does not answer", self.name()),
@@ -171,7 +174,6 @@ async fn prepare(
 ) -> Result<tokio_postgres::Statement, DbError> {
     let schema = batch.schema();
     let key = StatementKey {
-        feed: schema.feed.clone(),
         schema: std::sync::Arc::as_ptr(schema) as usize,
         target,
         operation: statement.operation,
@@ -189,7 +191,9 @@ async fn prepare(
         Operation::Delete => delete(schema, &table),
     };
     let prepared = session.client.prepare(&sql).await?;
-    session.statements.put(key, prepared.clone());
+    session
+        .statements
+        .put(key, prepared.clone(), schema.clone());
     Ok(prepared)
 }
 

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::{
     fleet::{Fleet, make_missing},
-    node::Node,
+    node::{Node, within},
     state::{Shared, Topology},
 };
 
@@ -22,6 +22,9 @@ use crate::{
 const EVERY: Duration = Duration::from_secs(30);
 /// How often while something is amiss.
 const SOON: Duration = Duration::from_secs(1);
+
+/// Longest that making tables may keep other news waiting.
+const MAKE_LIMIT: Duration = Duration::from_secs(60);
 
 /// What one instance says.
 struct Report {
@@ -232,10 +235,13 @@ impl Topology {
                 continue;
             }
             let home = home.instance.load_full();
-            let made = make_missing(&home, schema, &missing, |name| {
+            let making = make_missing(&home, schema, &missing, |name| {
                 instances.get(&name).map(AsRef::as_ref)
-            })
-            .await;
+            });
+            let Ok(made) = tokio::time::timeout(MAKE_LIMIT, making).await else {
+                warn!(feed = %feed, "tables that nobody owns could not be made within {MAKE_LIMIT:?}");
+                continue;
+            };
             match made {
                 Ok(made) => {
                     for (instance, count) in made {
@@ -293,7 +299,8 @@ impl Topology {
         if behind.is_empty() {
             return;
         }
-        let set = match home.instance.load_full().rules().await {
+        let instance = home.instance.load_full();
+        let set = match within(SOON * 10, home.name, instance.rules()).await {
             Ok(set) => set,
             Err(error) => {
                 warn!("the home's rules can't be read: {error}");

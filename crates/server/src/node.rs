@@ -18,6 +18,22 @@ use pgbraid_instance::{
 };
 use pgbraid_shardmap::InstanceName;
 
+/// Bounds the wait for an instance: a stopped one takes connections and never answers.
+pub(crate) async fn within<T>(
+    limit: Duration,
+    instance: InstanceName,
+    asked: impl Future<Output = Result<T, DbError>>,
+) -> Result<T, DbError> {
+    tokio::time::timeout(limit, asked)
+        .await
+        .unwrap_or_else(|_| {
+            Err(DbError::new(
+                DbErrorKind::Outage,
+                format!("{instance} has not answered within {limit:?}"),
+            ))
+        })
+}
+
 /// The channel that rules' triggers notify.
 const ALERT_CHANNEL: &str = "pgbraid_alert";
 

@@ -1,6 +1,6 @@
 //! The service `Admin`: rules, state, and where a key is.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use pgbraid_instance::{RuleChange, RuleSet, StoredRuleRow};
@@ -12,9 +12,16 @@ use tonic::{Request, Response, Status};
 use super::status;
 use crate::{
     follow,
-    node::Node,
+    node::{Node, within},
     state::{Shared, Topology},
 };
+
+/// Longest wait for an answer that needs no work.
+const ASK_LIMIT: Duration = Duration::from_secs(10);
+/// Longest that an edit may wait for the triggers' locks.
+const EDIT_LIMIT: Duration = Duration::from_secs(60);
+/// A dry run reads whole tables.
+const TEST_LIMIT: Duration = Duration::from_secs(600);
 
 pub(crate) struct Service(pub Arc<Shared>);
 
@@ -81,10 +88,13 @@ impl Service {
         let home = self.home(&topology)?;
         let schemas = topology.rule_schemas();
         let instance = home.instance.load_full();
-        let edit = instance
-            .edit_rules(&change, &schemas)
-            .await
-            .map_err(|error| status::database(&error))?;
+        let edit = within(
+            EDIT_LIMIT,
+            home.name,
+            instance.edit_rules(&change, &schemas),
+        )
+        .await
+        .map_err(|error| status::database(&error))?;
         if change.dry_run {
             return Ok((edit, Vec::new()));
         }
@@ -163,11 +173,9 @@ impl Admin for Service {
             self.0.schema(&feed)?;
         }
         let topology = self.0.topology.load_full();
-        let set: RuleSet = self
-            .home(&topology)?
-            .instance
-            .load_full()
-            .rules()
+        let home = self.home(&topology)?;
+        let instance = home.instance.load_full();
+        let set: RuleSet = within(ASK_LIMIT, home.name, instance.rules())
             .await
             .map_err(|error| status::database(&error))?;
         let pending = topology
@@ -234,7 +242,8 @@ impl Admin for Service {
             let (schema, rule) = (schema.clone(), &rule);
             (!tables.is_empty()).then_some(async move {
                 let instance = node.instance.load_full();
-                instance.test_rule(&schema, rule, &tables, sample).await
+                let tested = instance.test_rule(&schema, rule, &tables, sample);
+                within(TEST_LIMIT, node.name, tested).await
             })
         });
         let mut total = v1::TestRuleResponse::default();
@@ -395,6 +404,5 @@ pub(crate) fn current(shared: &Shared) -> v1::GetStatusResponse {
         feeds,
         started_at: Some(super::alerts::timestamp(shared.started)),
         map_error: shared.map_error.load().as_ref().clone().unwrap_or_default(),
-        subscribers: 0,
     }
 }

@@ -18,7 +18,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::status;
-use crate::state::Shared;
+use crate::{node::within, state::Shared};
 
 /// Events between a subscription and its connection. Beyond these the subscription is not asked.
 const BUFFERED: usize = 64;
@@ -109,7 +109,9 @@ impl Service {
             return Ok(());
         };
         // With the home down alerts are delivered all the same: the names are not checked then.
-        let Ok(set) = home.instance.load_full().rules().await else {
+        let instance = home.instance.load_full();
+        let limit = self.0.config.postgres.connect_timeout;
+        let Ok(set) = within(limit, home.name, instance.rules()).await else {
             return Ok(());
         };
         let missing = rules

@@ -11,7 +11,7 @@ use pgbraid_shardmap::{InstanceName, KeyType, TableId};
 use tonic::{Request, Response, Status};
 
 use super::{decode, status};
-use crate::state::Shared;
+use crate::{node::within, state::Shared};
 
 pub(crate) struct Service(pub Arc<Shared>);
 
@@ -139,7 +139,8 @@ impl Service {
             let batch = Batch::build(schema.clone(), vec![block.clone()], &rows);
             Some(async move {
                 let instance = node.instance.load_full();
-                let rows = instance.get_rows(&batch, columns, as_json).await;
+                let asked = instance.get_rows(&batch, columns, as_json);
+                let rows = within(self.0.config.postgres.statement_timeout, name, asked).await;
                 (batch, rows)
             })
         });
