@@ -3,15 +3,24 @@
 //!
 //! Every cluster and router lives in a temporary folder of its own and ends with the test.
 
+mod alert_log;
 mod cluster;
+mod details;
+mod layout;
+pub mod orders;
 mod process;
+mod producer;
 pub mod rows;
 mod subscriber;
 pub mod wait;
 mod writer;
 
+pub use alert_log::{AlertLog, Seen, raised};
 pub use cluster::{Cluster, ClusterOptions};
+pub use details::Refusal;
+pub use layout::Layout;
 pub use process::{Router, binary, run};
+pub use producer::{Acked, Producer};
 pub use subscriber::Subscriber;
 pub use writer::Writer;
 

@@ -1,6 +1,9 @@
 //! A subscriber that notes everything.
 
+use std::time::{Duration, SystemTime};
+
 use pgbraid_proto::v1::{self, subscribe_request::Start, subscribe_response::Event};
+use tokio::sync::watch;
 use tonic::{Status, Streaming};
 
 use crate::{Router, rows, wait::limited};
@@ -35,11 +38,7 @@ impl Subscriber {
             .subscribe(v1::SubscribeRequest {
                 filter: Some(filter),
                 start: Some(start),
-                heartbeat: Some(
-                    std::time::Duration::from_millis(200)
-                        .try_into()
-                        .expect("a time"),
-                ),
+                heartbeat: Some(Duration::from_millis(200).try_into().expect("a time")),
             })
             .await?
             .into_inner();
@@ -100,4 +99,52 @@ impl Subscriber {
         }
         alerts
     }
+
+    /// Everything until the router says that whatever was committed before this time has been
+    /// delivered, heartbeats left out. Plain notifications are not part of that promise.
+    ///
+    /// # Panics
+    /// If the stream breaks, or takes too long.
+    pub async fn until(&mut self, time: SystemTime) -> Vec<Event> {
+        limited("the subscriber to be up to date", async {
+            let mut events = Vec::new();
+            loop {
+                match self.next().await.expect("the stream goes on") {
+                    Event::Heartbeat(beat) if covers(&beat, time) => return events,
+                    Event::Heartbeat(_) => {}
+                    event => events.push(event),
+                }
+            }
+        })
+        .await
+    }
+
+    /// Notes all alerts, each with the token behind it, until the router has delivered whatever
+    /// was committed before the time that `end` comes to hold.
+    ///
+    /// # Panics
+    /// If the stream breaks.
+    pub async fn follow(
+        mut self,
+        end: watch::Receiver<Option<SystemTime>>,
+    ) -> Vec<(v1::Alert, String)> {
+        let mut alerts = Vec::new();
+        loop {
+            match self.next().await.expect("the stream goes on") {
+                Event::Alert(alert) => alerts.push((alert, self.token.clone())),
+                Event::Heartbeat(beat) if end.borrow().is_some_and(|end| covers(&beat, end)) => {
+                    return alerts;
+                }
+                Event::Heartbeat(_) => {}
+                other => panic!("unexpected: {other:?}"),
+            }
+        }
+    }
+}
+
+fn covers(beat: &v1::Heartbeat, time: SystemTime) -> bool {
+    let read_at = |one: &v1::Progress| one.read_at.and_then(|at| SystemTime::try_from(at).ok());
+    let live = |one: &v1::Progress| one.state() == v1::progress::State::Live;
+    let mut progress = beat.progress.iter();
+    progress.all(|one| live(one) && read_at(one).is_some_and(|at| at > time))
 }

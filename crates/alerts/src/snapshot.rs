@@ -59,6 +59,23 @@ impl Snapshot {
         }
     }
 
+    /// The part of this snapshot below `xmax`.
+    ///
+    /// A crash takes back the ids of transactions that ended without a trace on disk, and gives
+    /// them again. A position must not take such an id for seen. Up to the newest alert it is safe:
+    /// that one's commit is on disk, and with it every id below. Beyond it this snapshot sees no
+    /// alert, so that nothing is forgotten by leaving that part out.
+    #[must_use]
+    pub fn capped(mut self, xmax: u64) -> Self {
+        let xmax = xmax.max(1);
+        if xmax < self.xmax {
+            self.xmax = xmax;
+            self.xmin = self.xmin.min(xmax);
+            self.xip.retain(|xid| *xid < xmax);
+        }
+        self
+    }
+
     /// The oldest transaction that was still running: everything below it is visible.
     pub fn xmin(&self) -> u64 {
         self.xmin

@@ -111,12 +111,14 @@ pub trait Source: Send + Sync + 'static {
     /// to be used on another.
     async fn identity(&self) -> Result<Identity, SourceError>;
 
-    /// The position after everything committed so far (`pg_current_snapshot()`).
+    /// The position after everything committed so far (`pg_current_snapshot()`), as far as a crash
+    /// can't take it back: see [`Snapshot::capped`](crate::Snapshot::capped).
     async fn now(&self) -> Result<Cursor, SourceError>;
 
     /// Reads at most `limit` alerts that are new since `cursor`, in one statement.
     ///
-    /// - No page in `cursor`: the window is from `cursor.base` to the statement's own snapshot.
+    /// - No page in `cursor`: the window is from `cursor.base` to the statement's own snapshot,
+    ///   capped likewise, but not below `cursor.base`.
     ///   With a page: from `cursor.base` to the page's `upper`, seq above its `after_seq`.
     /// - If the window has more than `limit`: `next` keeps the base, and has a page with the
     ///   window's upper end and the last seq returned; `more` is true.

@@ -6,7 +6,7 @@
 //! it waits for the next batch, and so does everything after it for that key, which keeps the
 //! order of the key's writes.
 
-use std::{cmp::Ordering, sync::Arc};
+use std::sync::Arc;
 
 use pgbraid_shardmap::{KeyType, TableId};
 
@@ -51,12 +51,24 @@ pub struct Batch {
     deferred: Vec<(TableId, RowRef)>,
 }
 
-struct Entry {
-    table: u32,
-    position: u32,
-    /// The first 16 bytes of the key, ordered as numbers.
-    high: u64,
-    low: u64,
+/// A row to be sorted: its table, the first 8 bytes of its key in order, and its position, in one
+/// number, which sorts several times faster than a tuple of three.
+#[derive(Clone, Copy)]
+struct Entry(u128);
+
+impl Entry {
+    fn new(table: TableId, prefix: u64, position: usize) -> Self {
+        Self(u128::from(table.index()) << 96 | u128::from(prefix) << 32 | position as u128)
+    }
+
+    fn position(self) -> usize {
+        self.0 as u32 as usize
+    }
+
+    /// Table and prefix.
+    fn group(self) -> u128 {
+        self.0 >> 32
+    }
 }
 
 impl Batch {
@@ -66,35 +78,28 @@ impl Batch {
         blocks: Vec<Arc<Block>>,
         rows: &[(TableId, RowRef)],
     ) -> Self {
+        let key_of = |entry: Entry| {
+            let row = rows[entry.position()].1;
+            blocks[row.block as usize].key(row.row)
+        };
+        let ty = schema.key.ty;
         let mut entries: Vec<Entry> = rows
             .iter()
             .enumerate()
             .map(|(position, (table, row))| {
                 let key = blocks[row.block as usize].key(row.row);
-                let (high, low) = sort_key(schema.key.ty, key);
-                Entry {
-                    table: table.index(),
-                    position: position as u32,
-                    high,
-                    low,
-                }
+                Entry::new(*table, prefix(ty, key), position)
             })
             .collect();
-        let key_of = |entry: &Entry| {
-            let row = rows[entry.position as usize].1;
-            blocks[row.block as usize].key(row.row)
-        };
-        let long_keys = schema.key.ty == KeyType::Text;
-        let compare_keys = |a: &Entry, b: &Entry| {
-            let short = (a.table, a.high, a.low).cmp(&(b.table, b.high, b.low));
-            if long_keys {
-                short.then_with(|| key_of(a).cmp(key_of(b)))
-            } else {
-                short
+        entries.sort_unstable_by_key(|entry| entry.0);
+        if ty != KeyType::Int8 {
+            // Keys that share their first 8 bytes are not in order yet.
+            for tied in entries.chunk_by_mut(|a, b| a.group() == b.group()) {
+                if tied.len() > 1 {
+                    tied.sort_by(|a, b| key_of(*a).cmp(key_of(*b)));
+                }
             }
-        };
-        entries
-            .sort_unstable_by(|a, b| compare_keys(a, b).then_with(|| a.position.cmp(&b.position)));
+        }
         let mut batch = Self {
             schema,
             sources: Vec::with_capacity(entries.len()),
@@ -102,11 +107,11 @@ impl Batch {
             deferred: Vec::new(),
             blocks: Vec::new(),
         };
-        for group in entries.chunk_by(|a, b| compare_keys(a, b) == Ordering::Equal) {
-            batch.push_key(
-                &blocks,
-                group.iter().map(|entry| rows[entry.position as usize]),
-            );
+        let same_key = |a: &Entry, b: &Entry| {
+            a.group() == b.group() && (ty == KeyType::Int8 || key_of(*a) == key_of(*b))
+        };
+        for group in entries.chunk_by(same_key) {
+            batch.push_key(&blocks, group.iter().map(|entry| rows[entry.position()]));
         }
         batch.blocks = blocks;
         batch
@@ -248,20 +253,20 @@ impl Batch {
     }
 }
 
-/// The order of keys. Any order will do as long as every router has the same one.
-fn sort_key(ty: KeyType, key: &[u8]) -> (u64, u64) {
-    let word = |bytes: &[u8]| {
-        let mut word = [0; 8];
-        let len = bytes.len().min(8);
-        word[..len].copy_from_slice(&bytes[..len]);
-        u64::from_be_bytes(word)
-    };
+/// The first 8 bytes of a key, as a number in the order of keys. Any order will do as long as
+/// every router has the same one.
+fn prefix(ty: KeyType, key: &[u8]) -> u64 {
     match ty {
         KeyType::Int8 => {
             let key = i64::from_le_bytes(key.try_into().expect("int8 keys have 8 bytes"));
-            (key as u64 ^ (1 << 63), 0)
+            key as u64 ^ (1 << 63)
         }
-        KeyType::Uuid | KeyType::Text => (word(key), word(key.get(8..).unwrap_or_default())),
+        KeyType::Uuid | KeyType::Text => {
+            let mut word = [0; 8];
+            let len = key.len().min(8);
+            word[..len].copy_from_slice(&key[..len]);
+            u64::from_be_bytes(word)
+        }
     }
 }
 

@@ -182,12 +182,17 @@ impl Flush<'_> {
     }
 
     fn commit(&self, batch: &Batch, statement: &Statement) {
-        let mut committed = 0;
+        let mut counts = vec![0; self.tickets.len()];
         for row in &statement.rows {
             for source in batch.sources(*row) {
-                committed += u64::from(self.tickets[source.block as usize].commit(source.row));
+                let block = source.block as usize;
+                counts[block] += u32::from(self.tickets[block].mark_committed(source.row));
             }
         }
+        for (ticket, count) in self.tickets.iter().zip(&counts) {
+            ticket.committed(*count);
+        }
+        let committed = counts.iter().map(|count| u64::from(*count)).sum();
         self.queue.metrics.committed.increment(committed);
         self.queue
             .metrics

@@ -76,14 +76,18 @@ impl Ticket {
         self.remaining.load(Ordering::Acquire) == 0
     }
 
-    /// The row is committed.
+    /// The row is committed; false if it had its answer already. To be counted with
+    /// [`Self::committed`] afterwards, once for many rows.
     #[inline]
-    pub fn commit(&self, row: u32) -> bool {
-        let first = self.mark(row);
-        if first {
-            self.count_down();
+    pub fn mark_committed(&self, row: u32) -> bool {
+        self.mark(row)
+    }
+
+    /// So many rows were marked as committed.
+    pub fn committed(&self, rows: u32) {
+        if rows > 0 {
+            self.count_down(rows);
         }
-        first
     }
 
     /// The row is refused. False if it had its answer already.
@@ -94,14 +98,14 @@ impl Ticket {
         if first {
             refused.push(refusal);
             drop(refused);
-            self.count_down();
+            self.count_down(1);
         }
         first
     }
 
     #[inline]
-    fn count_down(&self) {
-        if self.remaining.fetch_sub(1, Ordering::AcqRel) == 1 {
+    fn count_down(&self, rows: u32) {
+        if self.remaining.fetch_sub(rows, Ordering::AcqRel) == rows {
             self.done.notify_one();
         }
     }

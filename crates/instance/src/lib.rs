@@ -23,7 +23,7 @@ pub use error::{DbError, DbErrorKind};
 pub use identity::{ClusterIdentity, ServerIdentity};
 pub use listen::{ListenConnection, Notice};
 pub use migrate::{MIGRATIONS, MigrationReport, SchemaFile};
-pub use outbox::{AlertRow, OutboxPage, OutboxQuery};
+pub use outbox::{AlertRow, OutboxPage, OutboxQuery, OutboxSnapshot};
 pub use ownership::{OWNERSHIP_CHANNEL, OwnedTable, TableToMake};
 pub use pool::{Instance, PoolStats, Session};
 pub use probe::Probe;

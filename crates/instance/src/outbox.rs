@@ -6,7 +6,10 @@
 
 use std::fmt::Write as _;
 
-use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{
+    Row,
+    types::{ToSql, Type},
+};
 
 use crate::{DbError, DbErrorKind, Instance, ServerIdentity};
 
@@ -47,10 +50,38 @@ pub struct OutboxQuery {
 pub struct OutboxPage {
     /// By seq.
     pub alerts: Vec<AlertRow>,
-    /// The statement's own snapshot, in PostgreSQL's text form.
-    pub snapshot: String,
+    /// The statement's own snapshot.
+    pub seen: OutboxSnapshot,
     /// Whether there is more in the window.
     pub more: bool,
+}
+
+/// A snapshot, and how far it is safe to go by it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutboxSnapshot {
+    /// In PostgreSQL's text form.
+    pub text: String,
+    /// The highest transaction id of the alerts that it sees. Ids beyond it may be taken back by a
+    /// crash and given again.
+    pub newest: Option<u64>,
+}
+
+/// The two columns of an [`OutboxSnapshot`].
+const SEEN: &str = "select pg_current_snapshot()::text as snap, \
+    (select xid::text from pgbraid.alert order by xid desc limit 1) as newest";
+
+fn seen(row: &Row) -> Result<OutboxSnapshot, DbError> {
+    let newest: Option<String> = row.get(1);
+    Ok(OutboxSnapshot {
+        text: row.get(0),
+        newest: newest.as_deref().map(xid8).transpose()?,
+    })
+}
+
+fn xid8(text: &str) -> Result<u64, DbError> {
+    text.parse().map_err(|error| {
+        DbError::new(DbErrorKind::Contradiction, format!("bad xid8: {error}"))
+    })
 }
 
 /// A snapshot of one history means nothing on another: a promoted standby, a restored backup.
@@ -75,19 +106,22 @@ impl Instance {
         Ok(session.identity)
     }
 
-    /// The current snapshot, in PostgreSQL's text form.
+    /// The current snapshot.
     ///
     /// # Errors
     /// If the instance can't be asked.
-    pub async fn snapshot(&self, expected: Option<ServerIdentity>) -> Result<String, DbError> {
+    pub async fn snapshot(
+        &self,
+        expected: Option<ServerIdentity>,
+    ) -> Result<OutboxSnapshot, DbError> {
         let mut session = self.reader().await?;
         same_server(session.identity, expected)?;
         let row = session
             .client
-            .query_one("select pg_current_snapshot()::text", &[])
+            .query_one(SEEN, &[])
             .await?;
         session.done();
-        Ok(row.get(0))
+        seen(&row)
     }
 
     /// Reads a page of alerts.
@@ -101,9 +135,9 @@ impl Instance {
     ) -> Result<OutboxPage, DbError> {
         let mut session = self.reader().await?;
         same_server(session.identity, expected)?;
-        let mut sql = String::from(
-            "select s.snap, a.seq, a.xid, a.feed, a.rule, a.rule_version, a.channel, a.reason, \
-             a.key, a.body, a.raised from (select pg_current_snapshot()::text as snap) s \
+        let mut sql = format!(
+            "select s.snap, s.newest, a.seq, a.xid, a.feed, a.rule, a.rule_version, a.channel, \
+             a.reason, a.key, a.body, a.raised from ({SEEN}) s \
              left join lateral (select seq, xid::text as xid, feed, rule, rule_version, channel, \
              reason, key, \"row\"::text as body, \
              (extract(epoch from raised_at) * 1000000)::int8 as raised \
@@ -139,8 +173,8 @@ impl Instance {
             )
         })??;
         session.done();
-        let snapshot = match rows.first() {
-            Some(row) => row.get(0),
+        let seen = match rows.first() {
+            Some(row) => seen(row)?,
             None => {
                 return Err(DbError::new(
                     DbErrorKind::Contradiction,
@@ -150,29 +184,27 @@ impl Instance {
         };
         let mut alerts = Vec::with_capacity(rows.len());
         for row in &rows {
-            let Some(seq) = row.get::<_, Option<i64>>(1) else {
+            let Some(seq) = row.get::<_, Option<i64>>(2) else {
                 continue;
             };
             alerts.push(AlertRow {
                 seq,
-                xid: row.get::<_, String>(2).parse().map_err(|error| {
-                    DbError::new(DbErrorKind::Contradiction, format!("bad xid8: {error}"))
-                })?,
-                feed: row.get(3),
-                rule: row.get(4),
-                rule_version: row.get(5),
-                channel: row.get(6),
-                reason: row.get(7),
-                key: row.get(8),
-                row: row.get(9),
-                raised_at_us: row.get(10),
+                xid: xid8(row.get(3))?,
+                feed: row.get(4),
+                rule: row.get(5),
+                rule_version: row.get(6),
+                channel: row.get(7),
+                reason: row.get(8),
+                key: row.get(9),
+                row: row.get(10),
+                raised_at_us: row.get(11),
             });
         }
         let more = alerts.len() > query.limit as usize;
         alerts.truncate(query.limit as usize);
         Ok(OutboxPage {
             alerts,
-            snapshot,
+            seen,
             more,
         })
     }

@@ -14,7 +14,7 @@ use pgbraid_feed::{Batch, Statement};
 use pgbraid_ingest::{Doubt, ErrorKind, Sink, SinkError, Target};
 use pgbraid_instance::{
     DbError, DbErrorKind, Instance, ListenConnection, LostBackend, Notice, OWNERSHIP_CHANNEL,
-    OutboxQuery, ServerIdentity, WriteTarget,
+    OutboxQuery, OutboxSnapshot, ServerIdentity, WriteTarget,
 };
 use pgbraid_shardmap::InstanceName;
 
@@ -122,10 +122,13 @@ fn source_error(error: DbError) -> SourceError {
     SourceError::new(error.message)
 }
 
-fn snapshot(text: &str) -> Result<Snapshot, SourceError> {
-    text.parse().map_err(|error| {
-        SourceError::caused("PostgreSQL sent a snapshot that can't be read", error)
-    })
+/// The snapshot as far as a crash can't undo it: to the newest alert, or to where `base` was.
+fn snapshot(seen: &OutboxSnapshot, base: &Snapshot) -> Result<Snapshot, SourceError> {
+    let unreadable = "PostgreSQL sent a snapshot that can't be read";
+    let whole: Snapshot =
+        (seen.text.parse()).map_err(|error| SourceError::caused(unreadable, error))?;
+    let beyond_newest = seen.newest.map_or(0, |xid| xid.saturating_add(1));
+    Ok(whole.capped(base.xmax().max(beyond_newest)))
 }
 
 #[async_trait]
@@ -149,12 +152,12 @@ impl Source for Node {
 
     async fn now(&self) -> Result<Cursor, SourceError> {
         let instance = self.instance.load_full();
-        let text = instance
+        let seen = instance
             .snapshot(self.expected())
             .await
             .map_err(source_error)?;
         Ok(Cursor {
-            base: snapshot(&text)?,
+            base: snapshot(&seen, &Snapshot::NOTHING)?,
             page: None,
         })
     }
@@ -176,7 +179,7 @@ impl Source for Node {
             .map_err(source_error)?;
         let upper = match &cursor.page {
             Some(page) => page.upper.clone(),
-            None => snapshot(&page.snapshot)?,
+            None => snapshot(&page.seen, &cursor.base)?,
         };
         let next = match page.alerts.last() {
             Some(last) if page.more => Cursor {

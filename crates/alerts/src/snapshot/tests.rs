@@ -69,3 +69,17 @@ proptest! {
         let _ = text.parse::<Snapshot>();
     }
 }
+
+#[test]
+fn capped_it_sees_the_same_below_and_nothing_beyond() {
+    let whole: Snapshot = "10:20:10,14,17".parse().unwrap();
+    for cap in 0..25 {
+        let capped = whole.clone().capped(cap);
+        assert_eq!(capped.to_string().parse(), Ok(capped.clone()));
+        assert!(whole.covers(&capped));
+        for xid in 1..25 {
+            let seen = xid < cap && whole.sees(xid);
+            assert_eq!(capped.sees(xid), seen, "{xid} at {cap}");
+        }
+    }
+}

@@ -87,7 +87,7 @@ async fn it_resumes_after_the_last_token_without_repeats() {
     assert_eq!((seqs, lost), (vec![1, 2, 3, 4, 5], 2));
     assert_eq!(error.to_string(), "the script has ended");
     assert_eq!(subscriber.token(), Some("t5"));
-    let starts = fake.starts.lock().unwrap();
+    let starts = fake.starts.lock().unwrap().clone();
     let token = |text: &str| Some(WireStart::Token(text.into()));
     assert_eq!(starts[1..], [token("t2"), token("t5")]);
     assert!(matches!(subscriber.next().await, Err(ClientError::Closed)));

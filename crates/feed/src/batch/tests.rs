@@ -124,3 +124,31 @@ proptest! {
         prop_assert_eq!(stored, expected);
     }
 }
+
+proptest! {
+    /// Text keys that share long beginnings, and one that is the beginning of another.
+    #[test]
+    fn text_keys_are_sorted_and_stand_once(
+        keys in prop::collection::vec("(order-0000)?[ab]{0,3}", 1..40)
+    ) {
+        let mut schema = schema();
+        schema.key.ty = pgbraid_shardmap::KeyType::Text;
+        let schema = Arc::new(schema);
+        let block = crate::input::ColumnarRequest {
+            operation: Operation::Upsert,
+            key: crate::input::NamedInput {
+                name: "",
+                nulls: Default::default(),
+                input: crate::input::ColumnInput::Texts(&keys),
+            },
+            columns: vec![],
+        };
+        let blocks = vec![Arc::new(block.build(schema.clone()).unwrap())];
+        let batch = Batch::build(schema, blocks.clone(), &all(&blocks));
+        let sorted: Vec<&[u8]> = (0..batch.rows().len() as u32).map(|row| batch.key(row)).collect();
+        let mut expected: Vec<&[u8]> = keys.iter().map(|key| key.as_bytes()).collect();
+        expected.sort();
+        expected.dedup();
+        prop_assert_eq!(sorted, expected);
+    }
+}
