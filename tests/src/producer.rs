@@ -96,7 +96,12 @@ impl Producer {
                     .map(|at| (self.place + at) % self.keys.len())
                     .collect();
                 self.place = (self.place + ROWS) % self.keys.len();
-                self.send(&mut writer, places, timeout).await?;
+                if self.send(&mut writer, places, timeout).await.is_err() {
+                    // The router reads no more: what it has taken it still answers.
+                    loop {
+                        self.answer(&mut writer, acked).await?;
+                    }
+                }
             } else if writer.in_flight() > 0 {
                 self.answer(&mut writer, acked).await?;
             } else {

@@ -89,8 +89,15 @@ async fn health_and_page_answer_and_show_trouble() {
     assert_eq!(router.get("/readyz"), (200, "ready\n".into()));
     let (status, page) = router.get("/");
     assert_eq!(status, 200);
-    assert!(page.contains("db1") && page.contains("writing and reading"), "{page}");
-    cluster.postgres.stop(1, pgbraid_devcluster::StopMode::Fast).await.unwrap();
+    assert!(
+        page.contains("db1") && page.contains("writing and reading"),
+        "{page}"
+    );
+    cluster
+        .postgres
+        .stop(1, pgbraid_devcluster::StopMode::Fast)
+        .await
+        .unwrap();
     until("the page to show that db1 is down", || async {
         router.get("/").1.contains("can't be").then_some(())
     })
@@ -115,5 +122,8 @@ async fn health_and_page_answer_and_show_trouble() {
         .unwrap()
         .into_inner();
     assert!(located.table.starts_with("tbl"), "{located:?}");
-    assert_eq!(located.sql, "select * from \"public\".\"feed\" where \"id\" = -7");
+    assert_eq!(
+        located.sql,
+        "select * from \"public\".\"feed\" where \"id\" = -7"
+    );
 }

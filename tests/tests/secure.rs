@@ -41,15 +41,23 @@ async fn tls_and_token_are_needed_where_they_are_set() {
     let refused = admin.get_status(v1::GetStatusRequest {}).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unauthenticated);
     assert!(refused.message().contains("Bearer"), "{refused}");
-    for (token, code) in [("Bearer wrong", Code::Unauthenticated), ("Bearer let-me-in", Code::Ok)] {
+    for (token, code) in [
+        ("Bearer wrong", Code::Unauthenticated),
+        ("Bearer let-me-in", Code::Ok),
+    ] {
         let mut request = Request::new(v1::GetStatusRequest {});
-        request.metadata_mut().insert("authorization", token.parse().unwrap());
+        request
+            .metadata_mut()
+            .insert("authorization", token.parse().unwrap());
         let answer = admin.get_status(request).await;
         assert_eq!(answer.err().map_or(Code::Ok, |status| status.code()), code);
     }
     let plain = Channel::from_shared(format!("http://{}", router.grpc)).unwrap();
     let plain = match plain.connect().await {
-        Ok(channel) => AdminClient::new(channel).get_status(v1::GetStatusRequest {}).await.is_ok(),
+        Ok(channel) => AdminClient::new(channel)
+            .get_status(v1::GetStatusRequest {})
+            .await
+            .is_ok(),
         Err(_) => false,
     };
     assert!(!plain, "a router with TLS must not answer without");

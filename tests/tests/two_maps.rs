@@ -56,6 +56,17 @@ async fn owners(cluster: &Cluster, feed: &str) -> BTreeMap<i32, usize> {
             assert_eq!(other, None, "tbl{table} of {feed} is owned twice");
         }
     }
+    let ask = "select tbl, instance from pgbraid.claim where feed = $1";
+    let claims = cluster.sql(0).await.query(ask, &[&feed]).await;
+    for claim in claims.expect("the home has the claims") {
+        let owner = owners.get(&claim.get(0)).map(|owner| format!("db{owner}"));
+        assert_eq!(
+            owner,
+            Some(claim.get(1)),
+            "tbl{} of {feed}",
+            claim.get::<_, i32>(0)
+        );
+    }
     owners
 }
 

@@ -1,5 +1,7 @@
 //! Follows all alerts: `cargo run -p pgbraid-client --example subscribe -- http://127.0.0.1:7432`.
 
+use std::io::Write;
+
 use pgbraid_client::{Client, ClientConfig, Event, Start, SubscribeOptions, Subscriber};
 
 #[tokio::main]
@@ -15,7 +17,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     loop {
         let received = alerts.next().await?;
         match received.event {
-            Event::Alert(alert) => println!("{} {} {}", alert.rule, alert.key, alert.row),
+            Event::Alert(alert) => {
+                writeln!(
+                    std::io::stdout(),
+                    "{} {} {}",
+                    alert.rule,
+                    alert.key,
+                    alert.row
+                )?;
+            }
             Event::Disconnected { reason, .. } => eprintln!("{reason}; connecting again"),
             _ => {}
         }

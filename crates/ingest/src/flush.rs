@@ -18,6 +18,9 @@ use crate::{
     ticket::Ticket,
 };
 
+/// Characters of a key that a message shows.
+const SHOWN_CHARS: usize = 100;
+
 /// Takes jobs until the queue is closed and empty. `moved` gets rows of tables that left;
 /// `stale` is woken when the instance says that a table is not its own any more.
 pub(crate) async fn writer(
@@ -266,7 +269,7 @@ impl Flush<'_> {
                 column,
                 message: format!(
                     "key {}: {}",
-                    ticket.block.key_text(source.row),
+                    shown(ticket.block.key_text(source.row)),
                     error.message
                 ),
             },
@@ -323,6 +326,15 @@ impl Flush<'_> {
             .map(|(table, segments)| (table, segments.into_iter().filter_map(rest).collect()))
             .collect()
     }
+}
+
+/// A key for a message: a long one is cut.
+fn shown(mut key: String) -> String {
+    if let Some((end, _)) = key.char_indices().nth(SHOWN_CHARS) {
+        key.truncate(end);
+        key.push('…');
+    }
+    key
 }
 
 fn jitter(ceiling: Duration) -> Duration {

@@ -90,7 +90,7 @@ impl From<tokio_postgres::Error> for DbError {
         }
         let _ = write!(message, " [SQLSTATE {code}]");
         Self {
-            kind: kind(code, db.constraint().is_some()),
+            kind: kind(code, db.constraint().is_some() || db.where_().is_some()),
             message,
             sqlstate: Some(code.to_owned()),
             constraint: db.constraint().map(str::to_owned),
@@ -99,11 +99,12 @@ impl From<tokio_postgres::Error> for DbError {
     }
 }
 
-fn kind(code: &str, has_constraint: bool) -> DbErrorKind {
+fn kind(code: &str, about_row: bool) -> DbErrorKind {
     match code {
         FENCED | "42P01" => DbErrorKind::Moved,
-        // A row that fits no partition has no constraint; a violated CHECK has.
-        "23514" if !has_constraint => DbErrorKind::Moved,
+        // A row that fits no partition names no constraint and comes from no function. A violated
+        // CHECK names one, and a trigger that raises the same code has its function as context.
+        "23514" if !about_row => DbErrorKind::Moved,
         "40P01" | "40001" | "55P03" => DbErrorKind::Conflict,
         "25006" | "42501" => DbErrorKind::Outage,
         _ => match code.get(..2) {
@@ -135,7 +136,7 @@ mod tests {
     #[test]
     fn classes_mean_what_the_write_path_needs() {
         use DbErrorKind as K;
-        for (code, constraint, expected) in [
+        for (code, about_row, expected) in [
             ("23514", true, K::Refused),
             ("23514", false, K::Moved),
             ("PB001", false, K::Moved),
@@ -154,7 +155,7 @@ mod tests {
             ("53300", false, K::Outage),
             ("25006", false, K::Outage),
         ] {
-            assert_eq!(kind(code, constraint), expected, "{code}");
+            assert_eq!(kind(code, about_row), expected, "{code}");
         }
     }
 }

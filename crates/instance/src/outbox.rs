@@ -66,9 +66,10 @@ pub struct OutboxSnapshot {
     pub newest: Option<u64>,
 }
 
-/// The two columns of an [`OutboxSnapshot`].
+/// The two columns of an [`OutboxSnapshot`]. A plain `order by xid` would sort by the output column,
+/// which is text: 999 after 1000.
 const SEEN: &str = "select pg_current_snapshot()::text as snap, \
-    (select xid::text from pgbraid.alert order by xid desc limit 1) as newest";
+    (select n.xid::text from pgbraid.alert n order by n.xid desc limit 1) as newest";
 
 fn seen(row: &Row) -> Result<OutboxSnapshot, DbError> {
     let newest: Option<String> = row.get(1);
@@ -79,9 +80,8 @@ fn seen(row: &Row) -> Result<OutboxSnapshot, DbError> {
 }
 
 fn xid8(text: &str) -> Result<u64, DbError> {
-    text.parse().map_err(|error| {
-        DbError::new(DbErrorKind::Contradiction, format!("bad xid8: {error}"))
-    })
+    text.parse()
+        .map_err(|error| DbError::new(DbErrorKind::Contradiction, format!("bad xid8: {error}")))
 }
 
 /// A snapshot of one history means nothing on another: a promoted standby, a restored backup.
@@ -116,10 +116,7 @@ impl Instance {
     ) -> Result<OutboxSnapshot, DbError> {
         let mut session = self.reader().await?;
         same_server(session.identity, expected)?;
-        let row = session
-            .client
-            .query_one(SEEN, &[])
-            .await?;
+        let row = session.client.query_one(SEEN, &[]).await?;
         session.done();
         seen(&row)
     }
@@ -202,11 +199,7 @@ impl Instance {
         }
         let more = alerts.len() > query.limit as usize;
         alerts.truncate(query.limit as usize);
-        Ok(OutboxPage {
-            alerts,
-            seen,
-            more,
-        })
+        Ok(OutboxPage { alerts, seen, more })
     }
 
     /// Number of alerts kept.

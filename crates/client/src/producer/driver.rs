@@ -84,12 +84,17 @@ impl Driver {
             if let ClientError::Api(api) = &error {
                 wait = wait.max(api.retry_delay.unwrap_or_default());
             }
-            tracing::warn!(
-                endpoint = self.client.endpoint(),
-                unacked = self.unacked.len(),
-                wait_ms = wait.as_millis() as u64,
-                "write stream lost, connecting again: {error}"
-            );
+            let (endpoint, unacked) = (self.client.endpoint(), self.unacked.len());
+            // Once an outage is enough.
+            if self.failures == 1 {
+                tracing::warn!(
+                    endpoint,
+                    unacked,
+                    "write stream lost, connecting again: {error}"
+                );
+            } else {
+                tracing::debug!(endpoint, unacked, ?wait, "no write stream yet: {error}");
+            }
             sleep(wait).await;
         }
     }
@@ -119,7 +124,10 @@ impl Driver {
                     let Some(answer) = answer? else {
                         return Err(Status::unavailable("the router ended the stream").into());
                     };
-                    (self.failures, self.lost_at) = (0, None);
+                    if self.lost_at.take().is_some() {
+                        tracing::info!(endpoint = self.client.endpoint(), "write stream is back");
+                    }
+                    self.failures = 0;
                     let at = self.answered(answer);
                     next_retry = [next_retry, at].into_iter().flatten().min();
                 }

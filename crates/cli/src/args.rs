@@ -1,0 +1,48 @@
+//! The command line.
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::{
+    alerts, check, completions, demo, dev, load, map, migrate, rules, serve, status,
+};
+
+/// Routes order feeds to sharded PostgreSQL, and follows what happens there.
+#[derive(Parser, Debug)]
+#[command(name = "pgbraid", version, arg_required_else_help = true)]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Run a router
+    Serve(serve::Args),
+    /// Show it all on this machine: instances, a router, orders, alerts
+    Demo(demo::Args),
+    /// Run local PostgreSQL instances for development
+    #[command(subcommand)]
+    Dev(dev::Command),
+    /// Check pgbraid.toml and the shard map
+    Check(check::Args),
+    /// Bring every instance's schema up to date
+    Migrate(migrate::Args),
+    /// Look at where tables live
+    #[command(subcommand)]
+    Map(map::Command),
+    /// Put, list, remove and test rules
+    #[command(subcommand)]
+    Rules(rules::Command),
+    /// Follow alerts
+    #[command(subcommand)]
+    Alerts(alerts::Command),
+    /// Write random rows, and measure
+    Load(load::Args),
+    /// Show how the cluster of a router is
+    Status(status::Args),
+    /// Write a completion script for a shell
+    Completions(completions::Args),
+}
+
+#[cfg(test)]
+mod tests;

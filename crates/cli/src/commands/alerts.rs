@@ -1,0 +1,109 @@
+//! `pgbraid alerts`: follows what the rules find.
+
+use clap::Subcommand;
+use pgbraid_client::{Event, Received, Start, SubscribeOptions, Subscriber, proto};
+
+use crate::failure::Result;
+use crate::output;
+use crate::router_args::{RouterArgs, refused};
+
+pub mod render;
+
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Print alerts as they come
+    Tail(Tail),
+}
+
+#[derive(clap::Args, Debug)]
+pub struct Tail {
+    #[command(flatten)]
+    router: RouterArgs,
+    /// Alerts of this feed only (repeatable)
+    #[arg(long, value_name = "NAME")]
+    feed: Vec<String>,
+    /// Alerts of this channel only (repeatable)
+    #[arg(long, value_name = "NAME")]
+    channel: Vec<String>,
+    /// Alerts of this rule only (repeatable)
+    #[arg(long, value_name = "NAME")]
+    rule: Vec<String>,
+    /// Alerts of this instance only (repeatable)
+    #[arg(long, value_name = "NAME")]
+    instance: Vec<String>,
+    /// Where to start: now, earliest (all that is kept), or a token of --json
+    #[arg(long, value_name = "WHERE", default_value = "now")]
+    from: String,
+    /// End after this many alerts (with --notifications: and notifications)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// Print messages of plain pg_notify channels as well
+    #[arg(long)]
+    notifications: bool,
+    /// Print every event as a JSON object on its own line, heartbeats with their tokens too
+    #[arg(long)]
+    json: bool,
+}
+
+pub async fn run(command: Command) -> Result<()> {
+    let Command::Tail(args) = command;
+    let client = args.router.connect().await?;
+    let options = SubscribeOptions {
+        filter: proto::Filter {
+            feeds: args.feed,
+            channels: args.channel,
+            rules: args.rule,
+            instances: args.instance,
+        },
+        start: match args.from.as_str() {
+            "now" => Start::Now,
+            "earliest" => Start::Earliest,
+            token => Start::Token(token.to_owned()),
+        },
+        ..SubscribeOptions::default()
+    };
+    let mut subscriber = Subscriber::start(client, options).await.map_err(refused)?;
+    let mut left = args.count;
+    let width = output::stdout_width();
+    let mut lost = false;
+    while left != Some(0) {
+        let received = subscriber.next().await.map_err(refused)?;
+        if let Event::Disconnected { reason, .. } = &received.event {
+            if !lost {
+                output::note(format!("lost the router, connecting again: {reason}"));
+            }
+            lost = true;
+            continue;
+        }
+        if std::mem::take(&mut lost) {
+            output::note("the router is back, going on after the last token");
+        }
+        let counts = match received.event {
+            Event::Alert(_) => true,
+            Event::Notification(_) if args.notifications => true,
+            Event::Notification(_) => continue,
+            _ => false,
+        };
+        show(&received, args.json, width)?;
+        if counts {
+            left = left.map(|left| left - 1);
+        }
+    }
+    Ok(())
+}
+
+fn show(received: &Received, json: bool, width: Option<usize>) -> Result<()> {
+    if json {
+        return output::json(&render::Line::of(received));
+    }
+    match &received.event {
+        Event::Alert(alert) => output::line(&render::alert(alert, width)),
+        Event::Notification(event) => output::line(&render::notification(event, width)),
+        event => {
+            if let Some(text) = render::remark(event) {
+                output::note(text);
+            }
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! `pgbraid status`: how the cluster of a router is.
+
+use pgbraid_client::proto;
+use serde_json::{Value, json};
+
+use crate::failure::Result;
+use crate::output;
+use crate::router_args::{RouterArgs, status};
+use crate::table::Table;
+
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    #[command(flatten)]
+    router: RouterArgs,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub async fn run(args: Args) -> Result<()> {
+    let client = args.router.connect().await?;
+    let response = client.admin().get_status(proto::GetStatusRequest {}).await;
+    let state = response.map_err(status)?.into_inner();
+    if args.json {
+        return output::json(&as_json(&state));
+    }
+    text(&state).iter().try_for_each(|line| output::line(line))
+}
+
+fn text(state: &proto::GetStatusResponse) -> Vec<String> {
+    let mut lines = vec![format!("cluster {}", state.cluster_id)];
+    let started = state.started_at.as_ref().map(ToString::to_string);
+    lines.push(format!(
+        "router {}, since {}, map {}",
+        state.version,
+        started
+            .as_deref()
+            .and_then(|at| at.get(..19))
+            .unwrap_or("?"),
+        state.map_fingerprint
+    ));
+    if !state.map_error.is_empty() {
+        lines.push("the shard map on disk is refused, the old one stays in force:".into());
+        lines.extend(state.map_error.lines().map(|line| format!("  {line}")));
+    }
+    lines.push(String::new());
+    lines.extend(instances(&state.instances));
+    lines.push(String::new());
+    lines.extend(feeds(&state.feeds));
+    lines
+}
+
+fn instances(instances: &[proto::InstanceState]) -> Vec<String> {
+    let mut table = Table::new(&[
+        "instance",
+        "host",
+        "state",
+        ">tables",
+        ">queued rows",
+        ">bytes",
+        "version",
+    ]);
+    for instance in instances {
+        let home = if instance.home { "*" } else { "" };
+        let state = match (instance.writable, instance.readable) {
+            (true, true) => "up",
+            (true, false) => "not read",
+            (false, true) => "not written",
+            (false, false) => "down",
+        };
+        table.row([
+            format!("{}{home}", instance.name),
+            instance.host.clone(),
+            state.to_owned(),
+            instance.tables_owned.to_string(),
+            instance.queued_rows.to_string(),
+            output::bytes(instance.queued_bytes),
+            instance.server_version.clone(),
+        ]);
+    }
+    let mut lines = table.lines();
+    for instance in instances
+        .iter()
+        .filter(|instance| !instance.error.is_empty())
+    {
+        let error = instance.error.replace('\n', "\n  ");
+        lines.push(format!("{}: {error}", instance.name));
+    }
+    lines
+}
+
+fn feeds(feeds: &[proto::FeedState]) -> Vec<String> {
+    let mut table = Table::new(&[
+        "feed", "table", "key", ">tables", ">drift", ">unowned", ">columns",
+    ]);
+    for feed in feeds {
+        table.row([
+            feed.name.clone(),
+            feed.table.clone(),
+            format!("{} {}", feed.key_column, feed.key_type),
+            feed.tables.to_string(),
+            feed.drift.to_string(),
+            feed.unowned.to_string(),
+            feed.columns.len().to_string(),
+        ]);
+    }
+    let mut lines = table.lines();
+    for feed in feeds.iter().filter(|feed| !feed.conflicts.is_empty()) {
+        let tables = feed.conflicts.join(", ");
+        lines.push(format!(
+            "{}: two instances own {tables}: not written to",
+            feed.name
+        ));
+    }
+    lines
+}
+
+fn as_json(state: &proto::GetStatusResponse) -> Value {
+    let instance = |i: &proto::InstanceState| {
+        json!({
+            "name": i.name, "host": i.host, "home": i.home, "writable": i.writable,
+            "readable": i.readable, "error": i.error, "tables_owned": i.tables_owned,
+            "queued_rows": i.queued_rows, "queued_bytes": i.queued_bytes,
+            "server_version": i.server_version,
+        })
+    };
+    let column =
+        |c: &proto::ColumnState| json!({"name": c.name, "type": c.r#type, "merge": c.merge});
+    let feed = |f: &proto::FeedState| {
+        json!({
+            "name": f.name, "table": f.table, "tables": f.tables, "key_column": f.key_column,
+            "key_type": f.key_type, "drift": f.drift, "unowned": f.unowned,
+            "conflicts": f.conflicts, "columns": f.columns.iter().map(column).collect::<Vec<_>>(),
+        })
+    };
+    json!({
+        "cluster_id": state.cluster_id, "version": state.version,
+        "started_at": state.started_at.as_ref().map(ToString::to_string),
+        "map_fingerprint": state.map_fingerprint, "map_error": state.map_error,
+        "instances": state.instances.iter().map(instance).collect::<Vec<_>>(),
+        "feeds": state.feeds.iter().map(feed).collect::<Vec<_>>(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_fits_80_columns() {
+        let instance = |name: &str, error: &str| proto::InstanceState {
+            name: name.into(),
+            host: "127.0.0.1:55555".into(),
+            home: name == "db0",
+            writable: error.is_empty(),
+            readable: error.is_empty(),
+            error: error.into(),
+            tables_owned: 16,
+            queued_bytes: 5_000_000,
+            server_version: "15.14".into(),
+            ..Default::default()
+        };
+        let state = proto::GetStatusResponse {
+            cluster_id: "0197c6a4-0000-4000-8000-000000000000".into(),
+            version: "0.1.0".into(),
+            map_fingerprint: "0123456789abcdef".into(),
+            instances: vec![instance("db0", ""), instance("db255", "cannot connect")],
+            feeds: vec![proto::FeedState {
+                name: "orders".into(),
+                table: "public.orders".into(),
+                key_column: "order_id".into(),
+                key_type: "int8".into(),
+                tables: 64,
+                conflicts: vec!["tbl3".into()],
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        let lines = text(&state);
+        let longest = lines.iter().map(|line| line.chars().count()).max();
+        assert!(longest <= Some(80), "{}", lines.join("\n"));
+        assert!(lines.contains(&"db255: cannot connect".to_owned()));
+        assert!(lines.iter().any(|line| line.contains("tbl3")));
+    }
+}
