@@ -88,7 +88,7 @@ async fn a_wrong_map_is_refused_and_the_old_one_stays() {
             good.replace("tables = 16", "tables = 17"),
             "16 tables",
         ),
-        ("an owner taken out", one, "db1"),
+        ("an owner taken out", one, "db1 is not in the file"),
         (
             "an unknown instance",
             format!("{good}[feeds.feed.pins]\ndb9 = [1]\n"),
@@ -112,7 +112,7 @@ async fn a_wrong_map_is_refused_and_the_old_one_stays() {
         write_everywhere(&router, number as i64).await;
     }
     std::fs::remove_file(cluster.path("shardmap.toml")).expect("the map can be removed");
-    refused(&router, "no file", "shardmap.toml").await;
+    refused(&router, "no file", "cannot read").await;
     // As it was again: nothing to do, but right.
     cluster.write_map(&good);
     taken(&router, "the map as it was").await;

@@ -47,6 +47,8 @@ pub struct PostgresConfig {
     pub user: String,
     /// The database, unless the instance has its own in the shard map.
     pub dbname: String,
+    /// The `search_path` of all sessions.
+    pub search_path: String,
     /// The file of the password; read it with [`PostgresConfig::password`].
     pub password_file: Option<PathBuf>,
     /// Whether and how TLS is used.

@@ -28,7 +28,8 @@ pub(crate) async fn ensure(instance: &DevInstance) -> Result<()> {
     let verb = if has_role { "alter" } else { "create" };
     client
         .batch_execute(&format!(
-            "{verb} role {ROLE} login replication password '{password}'"
+            "{verb} role {ROLE} login replication password '{password}'; \
+             alter role {ROLE} set search_path = public"
         ))
         .await
         .map_err(|e| instance.postgres_error("cannot make the role pgbraid", e))?;

@@ -28,6 +28,7 @@ pub enum SslMode {
 pub struct ConnectorSettings {
     pub user: String,
     pub dbname: String,
+    pub search_path: String,
     pub ssl_mode: SslMode,
     pub ssl_root_cert: Option<PathBuf>,
     pub connect_timeout: Duration,
@@ -84,10 +85,15 @@ impl Connector {
             .options(format!(
                 "-c statement_timeout={} -c lock_timeout={} \
                  -c idle_in_transaction_session_timeout={} -c timezone=UTC -c datestyle=ISO \
-                 -c extra_float_digits=1 -c client_min_messages=warning",
+                 -c extra_float_digits=1 -c client_min_messages=warning -c search_path={}",
                 settings.statement_timeout.as_millis(),
                 settings.lock_timeout.as_millis(),
                 (settings.statement_timeout * 2).as_millis(),
+                // The server splits options at blanks that are not escaped.
+                settings
+                    .search_path
+                    .replace('\\', "\\\\")
+                    .replace(' ', "\\ "),
             ));
         if let Some(password) = password {
             config.password(password);

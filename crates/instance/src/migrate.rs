@@ -51,10 +51,7 @@ impl Instance {
         lock_wait: Duration,
     ) -> Result<MigrationReport, DbError> {
         // Schema changes may take longer than any statement of the feed.
-        let mut client = self
-            .connector
-            .client("-c statement_timeout=0 -c search_path=public")
-            .await?;
+        let mut client = self.connector.client("-c statement_timeout=0").await?;
         self.lock(&client, lock_wait).await?;
         let result = self.migrate_locked(&mut client, cluster, home, files).await;
         let _ = client

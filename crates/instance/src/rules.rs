@@ -296,10 +296,7 @@ impl Instance {
         sample: i64,
     ) -> Result<(i64, i64, Vec<String>), DbError> {
         let expression = check(&rule.expression, &columns(schema)).map_err(refused)?;
-        let mut client = self
-            .connector
-            .client("-c default_transaction_read_only=on -c statement_timeout=0")
-            .await?;
+        let mut client = self.connector.client("-c statement_timeout=0").await?;
         let (mut rows, mut matched, mut keys) = (0, 0, Vec::new());
         for number in tables {
             let one = Target {
@@ -315,7 +312,7 @@ impl Instance {
                      rows",
                 ));
             };
-            let transaction = client.transaction().await?;
+            let transaction = client.build_transaction().read_only(true).start().await?;
             transaction.batch_execute(SEARCH_PATH_SQL).await?;
             let all = format!(
                 "select count(*) from {}",

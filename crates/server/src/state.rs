@@ -62,8 +62,13 @@ impl Shared {
         self.ready.load(Ordering::Acquire) && !*self.draining.borrow()
     }
 
-    /// A feed, or the error that names those there are.
+    /// The feed of a request, or the error that names those there are.
     pub fn schema(&self, feed: &str) -> Result<Arc<FeedSchema>, tonic::Status> {
+        self.schema_at(feed, "feed")
+    }
+
+    /// A feed that stands in `field` of a request.
+    pub fn schema_at(&self, feed: &str, field: &str) -> Result<Arc<FeedSchema>, tonic::Status> {
         let topology = self.topology.load();
         FeedName::parse(feed)
             .ok()
@@ -72,7 +77,7 @@ impl Shared {
                 let known: Vec<&str> = topology.schemas.keys().map(FeedName::as_str).collect();
                 crate::grpc::status::bad_field(
                     "UNKNOWN_FEED",
-                    "feed",
+                    field,
                     format!(
                         "there is no feed {feed:?}: the shard map has {}",
                         known.join(", ")

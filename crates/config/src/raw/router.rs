@@ -103,6 +103,8 @@ pub(crate) struct RawPostgres {
     pub user: At<String>,
     /// The database, unless the instance has its own in the shard map.
     pub dbname: At<String>,
+    /// Where names without a schema are looked up, by the user's SQL and triggers.
+    pub search_path: At<String>,
     /// A file with the password and nothing else.
     pub password_file: Option<At<String>>,
     /// Whether and how TLS is used.
@@ -130,6 +132,7 @@ impl Default for RawPostgres {
         Self {
             user: At::nowhere("pgbraid".into()),
             dbname: At::nowhere("pgbraid".into()),
+            search_path: At::nowhere("public".into()),
             password_file: None,
             sslmode: At::nowhere(SslMode::Prefer),
             ssl_root_cert: None,

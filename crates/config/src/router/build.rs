@@ -66,6 +66,15 @@ pub(super) fn http(check: Check<'_>, raw: &RawHttp, grpc: &GrpcConfig) -> Result
     Ok(HttpConfig { listen })
 }
 
+fn search_path(check: Check<'_>, raw: &At<String>) -> Result<String> {
+    if raw.trim().is_empty() || raw.chars().any(char::is_control) {
+        let message = format!("postgres.search_path is {:?}", raw.as_str());
+        let help = "name schemas as SQL does, with commas between them, such as \"public\"";
+        return Err(check.refuse(raw, message, help));
+    }
+    Ok((**raw).clone())
+}
+
 pub(super) fn postgres(check: Check<'_>, raw: &RawPostgres) -> Result<PostgresConfig> {
     if *raw.sslmode == SslMode::VerifyFull && raw.ssl_root_cert.is_none() {
         let message = "postgres.sslmode \"verify-full\" needs postgres.ssl_root_cert";
@@ -77,6 +86,7 @@ pub(super) fn postgres(check: Check<'_>, raw: &RawPostgres) -> Result<PostgresCo
     Ok(PostgresConfig {
         user: check.name("postgres.user", &raw.user)?,
         dbname: check.name("postgres.dbname", &raw.dbname)?,
+        search_path: search_path(check, &raw.search_path)?,
         password_file: check.optional_path("postgres.password_file", raw.password_file.as_ref())?,
         sslmode: *raw.sslmode,
         ssl_root_cert: check.optional_path("postgres.ssl_root_cert", root)?,

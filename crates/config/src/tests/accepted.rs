@@ -146,6 +146,7 @@ fn router_defaults() {
     );
     assert_eq!(pg.sslmode, SslMode::Prefer);
     assert_eq!((pg.writers, pg.readers, pg.statement_cache), (2, 2, 1024));
+    assert_eq!(pg.search_path, "public");
     assert_eq!(
         (pg.connect_timeout, pg.statement_timeout),
         (ms(5_000), ms(30_000))

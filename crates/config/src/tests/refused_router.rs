@@ -38,7 +38,7 @@ help: each key and each table may stand once: merge the two, or rename one",
         r#"[postgres]
 password = "hunter2"
 "#,
-        "r.toml:2:1: unknown field `password`, expected one of `user`, `dbname`, `password_file`, `sslmode`, `ssl_root_cert`, `writers`, `readers`, `connect_timeout`, `statement_timeout`, `lock_timeout`, `tcp_user_timeout`, `statement_cache`
+        "r.toml:2:1: unknown field `password`, expected one of `user`, `dbname`, `search_path`, `password_file`, `sslmode`, `ssl_root_cert`, `writers`, `readers`, `connect_timeout`, `statement_timeout`, `lock_timeout`, `tcp_user_timeout`, `statement_cache`
 help: put the password in a file that postgres.password_file names, or in the variable PGBRAID_PG_PASSWORD",
     ),
     (

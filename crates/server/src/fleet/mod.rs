@@ -72,6 +72,7 @@ pub(crate) fn instance(
     let settings = ConnectorSettings {
         user: postgres.user.clone(),
         dbname: postgres.dbname.clone(),
+        search_path: postgres.search_path.clone(),
         ssl_mode: match postgres.sslmode {
             SslMode::Disable => pgbraid_instance::SslMode::Disable,
             SslMode::Prefer => pgbraid_instance::SslMode::Prefer,

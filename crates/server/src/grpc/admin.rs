@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::future::join_all;
-use pgbraid_instance::{RuleChange, RuleSet, StoredRuleRow};
+use pgbraid_instance::{DbError, DbErrorKind, RuleChange, RuleSet, StoredRuleRow};
 use pgbraid_proto::v1::{self, admin_server::Admin};
 use pgbraid_rules::{Mode, Rule};
 use pgbraid_shardmap::{KeyType, TableOwner, hash};
@@ -67,6 +67,19 @@ fn wire(row: StoredRuleRow) -> v1::Rule {
     }
 }
 
+/// The status of an edit that was not made. An expression that is not right says which one it is.
+fn not_edited(change: &RuleChange, error: &DbError) -> Status {
+    let about = |name: &str| error.message.starts_with(&format!("rule {name:?}:"));
+    let found = change.put.iter().position(|(rule, _)| about(&rule.name));
+    match found {
+        Some(at) if error.kind == DbErrorKind::Refused => {
+            let field = format!("rules[{at}].rule.expression");
+            status::bad_field("BAD_RULE", field, &error.message)
+        }
+        _ => status::database(error),
+    }
+}
+
 impl Service {
     fn home(&self, topology: &Topology) -> Result<Arc<Node>, Status> {
         topology
@@ -94,7 +107,7 @@ impl Service {
             instance.edit_rules(&change, &schemas),
         )
         .await
-        .map_err(|error| status::database(&error))?;
+        .map_err(|error| not_edited(&change, &error))?;
         if change.dry_run {
             return Ok((edit, Vec::new()));
         }
@@ -111,12 +124,25 @@ impl Service {
             .drain(..)
             .map(|node| node.name.to_string())
             .collect();
+        let mut have = vec![home.name];
         for (name, error) in follow::install(&edit.set, &schemas, &there).await {
-            if let Some(error) = error {
-                tracing::warn!(instance = %name, "rules could not be installed yet: {error}");
-                behind.push(name.to_string());
+            match error {
+                None => have.push(name),
+                Some(error) => {
+                    tracing::warn!(instance = %name, "rules could not be installed yet: {error}");
+                    behind.push(name.to_string());
+                }
             }
         }
+        // The follower will ask; until then nobody is to be told that these are behind.
+        self.0.topology.rcu(|topology| {
+            let mut topology = Topology::clone(topology);
+            for name in &have {
+                let version = topology.rules.entry(*name).or_default();
+                *version = edit.set.version.max(*version);
+            }
+            topology
+        });
         self.0.refresh.notify_one();
         behind.sort();
         Ok((edit, behind))
@@ -139,7 +165,8 @@ impl Admin for Service {
             let wire = put.rule.ok_or_else(|| {
                 status::bad_field("EMPTY_RULE", field.as_str(), "there is no rule in it")
             })?;
-            self.0.schema(&wire.feed)?;
+            self.0
+                .schema_at(&wire.feed, &format!("{field}.rule.feed"))?;
             let rule = rule(wire)?;
             if change.put.iter().any(|(known, _)| known.name == rule.name) {
                 return Err(status::bad_field(
@@ -223,7 +250,7 @@ impl Admin for Service {
         let wire = request
             .rule
             .ok_or_else(|| status::bad_field("EMPTY_RULE", "rule", "there is no rule"))?;
-        let schema = self.0.schema(&wire.feed)?;
+        let schema = self.0.schema_at(&wire.feed, "rule.feed")?;
         let rule = rule(wire)?;
         let sample = i64::from(request.sample.min(100));
         let topology = self.0.topology.load_full();
@@ -248,7 +275,13 @@ impl Admin for Service {
         });
         let mut total = v1::TestRuleResponse::default();
         for answer in join_all(asked).await {
-            let (rows, matched, keys) = answer.map_err(|error| status::database(&error))?;
+            let (rows, matched, keys) = answer.map_err(|error| match error.kind {
+                // Whatever the statement is refused for, the expression is what is new in it.
+                DbErrorKind::Refused | DbErrorKind::Statement => {
+                    status::bad_field("BAD_RULE", "rule.expression", &error.message)
+                }
+                _ => status::database(&error),
+            })?;
             total.rows_scanned += rows as u64;
             total.rows_matched += matched as u64;
             total.sample_keys.extend(keys);

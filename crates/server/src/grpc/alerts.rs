@@ -67,7 +67,7 @@ impl Service {
                 status::bad_field("UNKNOWN_INSTANCE", "filter.instances", error.to_string())
             })?;
         for feed in &filter.feeds {
-            self.0.schema(feed)?;
+            self.0.schema_at(feed, "filter.feeds")?;
         }
         self.known_rules(&filter.rules).await?;
         let start = match request.start {
