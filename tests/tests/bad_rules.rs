@@ -18,26 +18,23 @@ fn rule(name: &str, expression: &str) -> v1::Rule {
     }
 }
 
+fn request(rules: impl IntoIterator<Item = (v1::Rule, Option<i64>)>) -> v1::PutRulesRequest {
+    let put = |(rule, expected_version)| v1::RulePut {
+        rule: Some(rule),
+        expected_version,
+    };
+    v1::PutRulesRequest {
+        rules: rules.into_iter().map(put).collect(),
+        ..Default::default()
+    }
+}
+
 async fn put(
     router: &Router,
     rules: impl IntoIterator<Item = (v1::Rule, Option<i64>)>,
-) -> Result<v1::PutRulesResponse, Status> {
-    let rules = rules
-        .into_iter()
-        .map(|(rule, expected_version)| v1::RulePut {
-            rule: Some(rule),
-            expected_version,
-        })
-        .collect();
-    let request = v1::PutRulesRequest {
-        rules,
-        ..Default::default()
-    };
-    rows::admin(router)
-        .await
-        .put_rules(request)
-        .await
-        .map(tonic::Response::into_inner)
+) -> Result<(), Status> {
+    let answer = rows::admin(router).await.put_rules(request(rules)).await;
+    answer.map(drop)
 }
 
 async fn stored(router: &Router) -> Vec<(String, String, i64)> {
@@ -228,36 +225,19 @@ async fn a_rule_that_somebody_else_changed_is_not_overwritten() {
     }
     assert_eq!(stored(&router).await, [("one".into(), "c1 > 3".into(), 2)]);
     // Ten editors at once, all of whom have seen version 2.
-    let edits = (10..20).map(|number| {
-        let router = &router;
-        async move { put(router, [(rule("one", &format!("c1 > {number}")), Some(2))]).await }
-    });
-    let results = futures_all(edits).await;
+    let mut editors = tokio::task::JoinSet::new();
+    for number in 10..20 {
+        let mut admin = rows::admin(&router).await;
+        let edit = request([(rule("one", &format!("c1 > {number}")), Some(2))]);
+        editors.spawn(async move { admin.put_rules(edit).await });
+    }
+    let results = editors.join_all().await;
     assert_eq!(
         results.iter().filter(|result| result.is_ok()).count(),
         1,
         "{results:?}"
     );
     assert_eq!(stored(&router).await[0].2, 3);
-}
-
-async fn futures_all<T>(futures: impl IntoIterator<Item = impl Future<Output = T>>) -> Vec<T> {
-    let mut all: Vec<_> = futures.into_iter().map(Box::pin).collect();
-    let mut done: Vec<Option<T>> = all.iter().map(|_| None).collect();
-    std::future::poll_fn(move |context| {
-        for (future, done) in all.iter_mut().zip(&mut done) {
-            if done.is_none()
-                && let std::task::Poll::Ready(value) = future.as_mut().poll(context)
-            {
-                *done = Some(value);
-            }
-        }
-        match done.iter().all(Option::is_some) {
-            true => std::task::Poll::Ready(done.iter_mut().filter_map(Option::take).collect()),
-            false => std::task::Poll::Pending,
-        }
-    })
-    .await
 }
 
 #[tokio::test]

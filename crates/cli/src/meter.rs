@@ -105,7 +105,7 @@ fn ms(us: u64) -> f64 {
 /// A producer whose acks are counted.
 pub struct Feeder {
     producer: Producer,
-    pending: mpsc::UnboundedSender<Pending>,
+    pending: mpsc::Sender<Pending>,
     collector: JoinHandle<()>,
 }
 
@@ -117,8 +117,7 @@ struct Pending {
 
 impl Feeder {
     pub fn new(client: Client, config: ProducerConfig, meter: Arc<Meter>) -> Self {
-        // What waits in it is bounded by the producer's window.
-        let (pending, receiver) = mpsc::unbounded_channel();
+        let (pending, receiver) = mpsc::channel(config.in_flight.max(1));
         Self {
             producer: Producer::new(client, config),
             pending,
@@ -132,7 +131,7 @@ impl Feeder {
             return false;
         };
         let pending = Pending { write, rows, since };
-        self.pending.send(pending).is_ok()
+        self.pending.send(pending).await.is_ok()
     }
 
     /// Waits until everything is answered and counted.
@@ -143,7 +142,7 @@ impl Feeder {
     }
 }
 
-async fn collect(mut receiver: mpsc::UnboundedReceiver<Pending>, meter: Arc<Meter>) {
+async fn collect(mut receiver: mpsc::Receiver<Pending>, meter: Arc<Meter>) {
     let mut waiting = FuturesUnordered::new();
     let mut open = true;
     while open || !waiting.is_empty() {

@@ -55,7 +55,7 @@ impl Default for ProducerConfig {
 /// [`PendingWrite`] or every producer is dropped, as long as the runtime lives.
 #[derive(Debug, Clone)]
 pub struct Producer {
-    commands: mpsc::UnboundedSender<Command>,
+    commands: mpsc::Sender<Command>,
     // One permit for each request that is not acknowledged: this bounds `commands` as well.
     window: Arc<Semaphore>,
     in_flight: u32,
@@ -80,7 +80,7 @@ impl Producer {
     /// Outside of a tokio runtime.
     pub fn new(client: Client, config: ProducerConfig) -> Self {
         let in_flight = config.in_flight.clamp(1, 65_536);
-        let (commands, receiver) = mpsc::unbounded_channel();
+        let (commands, receiver) = mpsc::channel(in_flight);
         tokio::spawn(driver::run(client, config, in_flight, receiver));
         Self {
             commands,
@@ -103,7 +103,8 @@ impl Producer {
             done,
             permit,
         };
-        let sent = self.commands.send(command);
+        // There is room: the window is no larger than the channel.
+        let sent = self.commands.send(command).await;
         sent.map_err(|_| ClientError::Closed)?;
         Ok(PendingWrite { done: receiver })
     }

@@ -18,7 +18,7 @@ struct Driver {
     client: Client,
     config: ProducerConfig,
     in_flight: usize,
-    commands: mpsc::UnboundedReceiver<Command>,
+    commands: mpsc::Receiver<Command>,
     /// Every producer is gone.
     closed: bool,
     next_sequence: u64,
@@ -33,7 +33,7 @@ pub(super) async fn run(
     client: Client,
     config: ProducerConfig,
     in_flight: usize,
-    commands: mpsc::UnboundedReceiver<Command>,
+    commands: mpsc::Receiver<Command>,
 ) {
     let mut driver = Driver {
         client,

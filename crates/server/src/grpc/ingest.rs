@@ -146,8 +146,14 @@ async fn stream(
             None => return,
             Some(Ok(request)) => request,
             Some(Err(status)) => {
-                // The client is gone, or sent what is no message.
+                // The client is gone, or sent what is no message, or too large a one. An error ends
+                // the stream: what was taken gets its answer first.
                 count("WriteStream", status.code());
+                drop(permit);
+                tokio::select! {
+                    _ = in_flight.acquire_many(limit as u32) => {}
+                    () = answers.closed() => return,
+                }
                 let _ = answers.send(Err(status)).await;
                 return;
             }
