@@ -13,6 +13,7 @@ mod producer;
 pub mod rows;
 mod subscriber;
 pub mod wait;
+pub mod wide;
 mod writer;
 
 pub use alert_log::{AlertLog, Seen, raised};

@@ -149,3 +149,15 @@ pub fn columnar(feed: &str, key: v1::Column, columns: Vec<v1::Column>) -> v1::Wr
         ..Default::default()
     }
 }
+
+/// A column's texts, end to end.
+pub fn utf8(data: &[u8], ends: &[u32]) -> Values {
+    Values::Utf8(v1::Utf8 {
+        data: data.to_vec().into(),
+        ends: ends
+            .iter()
+            .flat_map(|end| end.to_le_bytes())
+            .collect::<Vec<u8>>()
+            .into(),
+    })
+}

@@ -213,9 +213,9 @@ async fn policies_mean_the_same_however_writes_fall_into_batches() {
                 }
                 let mut write = Vec::new();
                 let mut values = Vec::new();
-                for column in 0..POLICIES.len() {
+                for (column, name) in POLICIES.into_iter().enumerate() {
                     let number = dice.roll(100) as i64;
-                    let value = match (dice.roll(4), POLICIES[column]) {
+                    let value = match (dice.roll(4), name) {
                         (0, _) => Value::Null,
                         (1, "doc") => json!({ format!("k{}", number % 3): number }),
                         (1, _) => json!(number),

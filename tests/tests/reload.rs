@@ -192,7 +192,7 @@ async fn drift_follows_the_pins_and_rows_follow_the_tables() {
     let router = cluster.router();
     let layout = Layout::of(&cluster, "feed").await;
     write_everywhere(&router, 1).await;
-    let mut owners = vec![usize::MAX; 16];
+    let mut owners = [usize::MAX; 16];
     for key in 0..10_000 {
         owners[layout.table(key)] = layout.owner(key);
     }

@@ -243,7 +243,12 @@ impl Reader {
     /// False if the reader was replaced.
     fn mark_down(&self, reason: Arc<str>) -> bool {
         let instance = self.slot.instance;
-        tracing::warn!(%instance, %reason, "the instance cannot be read; trying again");
+        // Once an outage is enough; it may take a thousand attempts.
+        if self.slot.down_reason().is_none() {
+            tracing::warn!(%instance, %reason, "the instance cannot be read; trying again");
+        } else {
+            tracing::debug!(%instance, %reason, "the instance still cannot be read");
+        }
         let down = Health::Down(reason);
         if self.update(|state| state.health = down).is_err() {
             return false;

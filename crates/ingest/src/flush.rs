@@ -154,7 +154,7 @@ impl Flush<'_> {
                             info!(instance = %self.queue.name, "{error}; asking who owns the table");
                             stale.notify_one();
                             // The answer is a moment away: the rows wait at the front meanwhile.
-                            tokio::time::sleep(Duration::from_millis(5)).await;
+                            tokio::time::sleep(news_after(error.sqlstate.as_deref())).await;
                         }
                     },
                 }
@@ -335,6 +335,17 @@ fn shown(mut key: String) -> String {
         key.push('…');
     }
     key
+}
+
+/// How long the news of a table may take. A statement that PostgreSQL does not understand (class
+/// 42) will hardly be mended within milliseconds; a table that moved is known at once.
+fn news_after(sqlstate: Option<&str>) -> Duration {
+    match sqlstate {
+        Some(code) if code.starts_with("42") && code != "42P01" => {
+            jitter(Duration::from_millis(250))
+        }
+        _ => Duration::from_millis(5),
+    }
 }
 
 fn jitter(ceiling: Duration) -> Duration {

@@ -3,7 +3,7 @@
 use tokio_postgres::GenericClient;
 use uuid::Uuid;
 
-use crate::{DbError, DbErrorKind, Instance};
+use crate::{Connector, DbError, DbErrorKind, Instance};
 
 /// What `migrate` wrote into the instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +57,35 @@ pub(crate) async fn read_cluster(
     .transpose()
 }
 
+/// Whether a server is the instance of this name in this cluster.
+pub(crate) fn check_cluster(
+    connector: &Connector,
+    found: Option<ClusterIdentity>,
+    cluster: Option<Uuid>,
+) -> Result<Uuid, DbError> {
+    let wrong = |message: String| DbError::new(DbErrorKind::Contradiction, message);
+    let (name, address) = (connector.name, &connector.address);
+    let found = found.ok_or_else(|| {
+        wrong(format!(
+            "{name} at {address} has no pgbraid schema yet: run `pgbraid migrate`"
+        ))
+    })?;
+    if found.instance != name.to_string() {
+        return Err(wrong(format!(
+            "the instance at {address} is {}, but the shard map calls it {name}: correct its \
+             host or name",
+            found.instance
+        )));
+    }
+    match cluster {
+        Some(cluster) if cluster != found.cluster_id => Err(wrong(format!(
+            "{name} at {address} belongs to cluster {}, not to {cluster}: correct its host",
+            found.cluster_id
+        ))),
+        _ => Ok(found.cluster_id),
+    }
+}
+
 impl Instance {
     /// What `migrate` wrote; `None` before the first.
     ///
@@ -74,30 +103,7 @@ impl Instance {
     /// # Errors
     /// If it is not, or can't be asked.
     pub async fn verify_cluster(&self, cluster: Option<Uuid>) -> Result<Uuid, DbError> {
-        let wrong = |message: String| DbError::new(DbErrorKind::Contradiction, message);
-        let found = self.cluster_identity().await?.ok_or_else(|| {
-            wrong(format!(
-                "{} at {} has no pgbraid schema yet: run `pgbraid migrate`",
-                self.name(),
-                self.address()
-            ))
-        })?;
-        if found.instance != self.name().to_string() {
-            return Err(wrong(format!(
-                "the instance at {} is {}, but the shard map calls it {}: correct its host or name",
-                self.address(),
-                found.instance,
-                self.name()
-            )));
-        }
-        match cluster {
-            Some(cluster) if cluster != found.cluster_id => Err(wrong(format!(
-                "{} at {} belongs to cluster {}, not to {cluster}: correct its host",
-                self.name(),
-                self.address(),
-                found.cluster_id
-            ))),
-            _ => Ok(found.cluster_id),
-        }
+        let found = self.cluster_identity().await?;
+        check_cluster(&self.connector, found, cluster)
     }
 }

@@ -71,6 +71,43 @@ impl Instance {
             .collect()
     }
 
+    /// The feeds that have tables here, and how many tables they were made with.
+    ///
+    /// # Errors
+    /// If the instance can't be asked.
+    pub async fn stored_feeds(&self) -> Result<Vec<(String, u32)>, DbError> {
+        let mut session = self.reader().await?;
+        let rows = session
+            .client
+            .query("select name, tables from pgbraid.feed order by name", &[])
+            .await?;
+        session.done();
+        Ok(rows
+            .into_iter()
+            .map(|row| (row.get(0), row.get::<_, i32>(1) as u32))
+            .collect())
+    }
+
+    /// In the home: how many tables each instance holds a claim to.
+    ///
+    /// # Errors
+    /// If the home can't be asked.
+    pub async fn claims(&self) -> Result<Vec<(String, i64)>, DbError> {
+        let mut session = self.reader().await?;
+        let rows = session
+            .client
+            .query(
+                "select instance, count(*) from pgbraid.claim group by 1 order by 1",
+                &[],
+            )
+            .await?;
+        session.done();
+        Ok(rows
+            .into_iter()
+            .map(|row| (row.get(0), row.get(1)))
+            .collect())
+    }
+
     /// In the home: claims tables that nobody has claimed yet. Returns who holds the claim to each
     /// table, whoever made it: first come, first served.
     ///

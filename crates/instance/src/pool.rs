@@ -1,7 +1,7 @@
 //! The connections of one instance.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -10,8 +10,13 @@ use metrics::counter;
 use pgbraid_shardmap::InstanceName;
 use tokio_postgres::Client;
 use tracing::debug;
+use uuid::Uuid;
 
-use crate::{Connector, DbError, DbErrorKind, ServerIdentity, statements::StatementCache};
+use crate::{
+    Connector, DbError, DbErrorKind, ServerIdentity,
+    identity::{check_cluster, read_cluster},
+    statements::StatementCache,
+};
 
 /// A pooled connection.
 pub struct Session {
@@ -37,6 +42,8 @@ pub(crate) struct Manager {
     connector: Connector,
     options: &'static str,
     statements: usize,
+    /// Writers: the cluster that the server must belong to, once it is known.
+    cluster: Option<Arc<OnceLock<Uuid>>>,
 }
 
 impl ManageConnection for Manager {
@@ -53,6 +60,12 @@ impl ManageConnection for Manager {
                 &[],
             )
             .await?;
+        if let Some(cluster) = &self.cluster {
+            // An address may come to be another server's: rows must not go there, whatever tables
+            // it has.
+            let found = read_cluster(&client).await?;
+            check_cluster(&self.connector, found, cluster.get().copied())?;
+        }
         Ok(Session {
             pid: row.get(0),
             backend_start: row.get(1),
@@ -117,6 +130,7 @@ pub struct Instance {
     readers: Pool<Manager>,
     wait: Duration,
     last_error: Arc<Mutex<Option<String>>>,
+    cluster: Arc<OnceLock<Uuid>>,
 }
 
 impl Instance {
@@ -132,7 +146,10 @@ impl Instance {
             instance: connector.name,
             last: Arc::default(),
         };
-        let pool = |size: u32, options| {
+        counter!("pgbraid_pool_errors_total", "instance" => connector.name.to_string())
+            .increment(0);
+        let cluster: Arc<OnceLock<Uuid>> = Arc::default();
+        let pool = |size: u32, options, cluster| {
             Pool::builder()
                 .max_size(size.max(1))
                 .min_idle(Some(0))
@@ -144,19 +161,32 @@ impl Instance {
                     connector: connector.clone(),
                     options,
                     statements,
+                    cluster,
                 })
         };
         Arc::new(Self {
-            writers: pool(writers, ""),
+            writers: pool(writers, "", Some(cluster.clone())),
             // The outbox is read by index whatever the statistics say about so young a table.
             readers: pool(
                 readers,
                 "-c enable_seqscan=off -c plan_cache_mode=force_custom_plan -c jit=off",
+                None,
             ),
+            cluster,
             wait,
             last_error: errors.last,
             connector,
         })
+    }
+
+    /// Names the cluster that the instance must belong to: rows are written to no other.
+    pub fn expect_cluster(&self, cluster: Uuid) {
+        let _ = self.cluster.set(cluster);
+    }
+
+    /// The cluster that the instance must belong to, once it is known.
+    pub fn expected_cluster(&self) -> Option<Uuid> {
+        self.cluster.get().copied()
     }
 
     /// The instance's name.

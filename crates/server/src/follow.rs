@@ -20,6 +20,8 @@ use crate::{
 
 /// How often to ask without being told to.
 const EVERY: Duration = Duration::from_secs(30);
+/// Least time between two rounds of asking.
+const SPACING: Duration = Duration::from_millis(20);
 /// How often while something is amiss.
 const SOON: Duration = Duration::from_secs(1);
 
@@ -29,6 +31,7 @@ const MAKE_LIMIT: Duration = Duration::from_secs(60);
 /// What one instance says.
 struct Report {
     owned: Vec<OwnedTable>,
+    feeds: Vec<(String, u32)>,
     rules: i64,
     version: String,
 }
@@ -43,6 +46,7 @@ async fn ask(
         let cluster = instance.verify_cluster(cluster).await?;
         let report = Report {
             owned: instance.ownership().await?,
+            feeds: instance.stored_feeds().await?,
             rules: instance.rules().await?.version,
             version: instance.probe().await?.server_version,
         };
@@ -65,6 +69,26 @@ async fn ask(
 /// Longest that one instance may keep the others' news waiting.
 fn limit(config: &RouterConfig) -> Duration {
     config.postgres.connect_timeout * 2
+}
+
+/// A feed whose number of tables in the map is not the one it was made with: every key would be
+/// routed wrongly.
+fn other_count(map: &ShardMap, name: InstanceName, stored: &[(String, u32)]) -> Option<DbError> {
+    stored.iter().find_map(|(feed, tables)| {
+        let wanted = FeedName::parse(feed)
+            .ok()
+            .and_then(|feed| map.feeds.get(&feed))?;
+        (wanted.tables != *tables).then(|| {
+            DbError::new(
+                DbErrorKind::Contradiction,
+                format!(
+                    "feed {feed} was made with {tables} tables on {name}, but the shard map says \
+                     {}: the number of tables never changes; put {tables} back",
+                    wanted.tables
+                ),
+            )
+        })
+    })
 }
 
 /// Asks all instances for the first time.
@@ -101,6 +125,7 @@ pub(crate) async fn first_look(
                         format!("{by} belongs to cluster {first}, but {name} to {id}: correct the shard map"),
                     ));
                 }
+                errors.extend(other_count(&topology.map, name, &report.feeds));
                 topology.take(name, report);
             }
             Err(error) if error.is_transient() => {
@@ -114,7 +139,12 @@ pub(crate) async fn first_look(
         return Err(errors);
     }
     match cluster {
-        Some((cluster, _)) => Ok((cluster, topology)),
+        Some((cluster, _)) => {
+            for node in topology.nodes.values() {
+                node.instance.load().expect_cluster(cluster);
+            }
+            Ok((cluster, topology))
+        }
         None => Err(topology
             .unreachable
             .into_values()
@@ -404,6 +434,7 @@ pub(crate) fn publish(shared: &Shared, topology: Topology) {
 /// Asks the instances again whenever something changed, and every now and then.
 pub(crate) async fn follow(shared: Arc<Shared>) {
     let mut draining = shared.draining.subscribe();
+    let mut trouble = String::new();
     loop {
         let wait = if shared.topology.load().amiss() {
             SOON
@@ -419,9 +450,12 @@ pub(crate) async fn follow(shared: Arc<Shared>) {
         // A reload may have put another map in force meanwhile: its owner does both, in turn.
         let mut topology = Topology::clone(&shared.topology.load());
         topology.ask_all(&shared.config, Some(shared.cluster)).await;
-        if let Err(error) = topology.read_schemas(&shared.config).await {
-            warn!("the feeds' columns could not be read again: {error}");
+        let read = topology.read_schemas(&shared.config).await;
+        let now = read.err().map(|error| error.message).unwrap_or_default();
+        if now != trouble && !now.is_empty() {
+            warn!("the feeds' columns could not be read again: {now}");
         }
+        trouble = now;
         topology.resolve_owners();
         publish(&shared, topology.clone());
         let made = topology.make_missing(&shared.config).await;
@@ -430,5 +464,7 @@ pub(crate) async fn follow(shared: Arc<Shared>) {
             publish(&shared, topology);
         }
         crate::watch::reload_if_asked(&shared);
+        // Whatever asks for news all the time gets them this often.
+        tokio::time::sleep(SPACING).await;
     }
 }

@@ -139,6 +139,11 @@ impl Source for Node {
 
     async fn identity(&self) -> Result<Identity, SourceError> {
         let instance = self.instance.load_full();
+        let cluster = instance.expected_cluster();
+        instance
+            .verify_cluster(cluster)
+            .await
+            .map_err(source_error)?;
         let found = instance.server_identity().await.map_err(source_error)?;
         *self
             .identity

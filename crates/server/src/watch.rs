@@ -136,6 +136,7 @@ fn apply(shared: &Shared, before: &Topology, map: ShardMap) -> Result<Option<Top
         }
         let instance = fleet::instance(&shared.config, &map, *name, password.as_deref())
             .map_err(|error| error.to_string())?;
+        instance.expect_cluster(shared.cluster);
         match known {
             Some(node) => {
                 changed.push((node.clone(), instance));

@@ -58,7 +58,7 @@ impl Default for RawGrpc {
     fn default() -> Self {
         Self {
             listen: At::nowhere("127.0.0.1:7432".into()),
-            max_message_bytes: At::nowhere(Size::mib(16)),
+            max_message_bytes: At::nowhere(Size::mib(32)),
             token_file: None,
             allow_plaintext: false,
             tls: None,

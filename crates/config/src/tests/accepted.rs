@@ -134,7 +134,7 @@ fn router_defaults() {
     let address = |text: &str| text.parse::<SocketAddr>().unwrap();
     assert_eq!(config.grpc.listen, address("127.0.0.1:7432"));
     assert_eq!(config.http.listen, address("127.0.0.1:7433"));
-    assert_eq!(config.grpc.max_message_bytes, 16 << 20);
+    assert_eq!(config.grpc.max_message_bytes, 32 << 20);
     assert!(config.grpc.tls.is_none() && config.grpc.token_file.is_none());
     assert!(!config.grpc.allow_plaintext);
 

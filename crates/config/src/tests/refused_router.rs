@@ -223,9 +223,9 @@ help: lower ingest.max_request_bytes or raise ingest.queue_bytes_per_instance",
     (
         "request over message",
         r#"[ingest]
-max_request_bytes = "17MiB"
+max_request_bytes = "33MiB"
 "#,
-        "r.toml:2:21: ingest.max_request_bytes (17MiB) must be at most grpc.max_message_bytes (16MiB, its default)
+        "r.toml:2:21: ingest.max_request_bytes (33MiB) must be at most grpc.max_message_bytes (32MiB, its default)
 help: lower ingest.max_request_bytes or raise grpc.max_message_bytes",
     ),
     (

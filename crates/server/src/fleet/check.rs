@@ -38,6 +38,8 @@ const OLDEST_SERVER: i32 = 140_000;
 struct Seen {
     probe: Probe,
     owned: Vec<OwnedTable>,
+    stored: Vec<(String, u32)>,
+    claims: Vec<(String, i64)>,
     schemas: BTreeMap<FeedName, FeedSchema>,
     partitions: BTreeMap<FeedName, usize>,
     rules: i64,
@@ -76,6 +78,8 @@ impl Fleet {
             probe,
             cluster,
             owned: instance.ownership().await?,
+            stored: instance.stored_feeds().await?,
+            claims: instance.claims().await?,
             rules: instance.rules().await?.version,
             schemas,
             partitions,
@@ -114,9 +118,9 @@ impl Fleet {
         }
         if probe.wal_level != "logical" {
             add(
-                Level::Warning,
+                Level::Info,
                 format!(
-                    "wal_level is {}: moving tables needs wal_level = logical (and a restart)",
+                    "wal_level is {}: moving tables between instances needs wal_level = logical (and a restart)",
                     probe.wal_level
                 ),
             );
@@ -164,6 +168,49 @@ impl Fleet {
         }
     }
 
+    /// Instances that are missing from the map, and feeds of another number of tables.
+    fn compare_counts(
+        &self,
+        first: InstanceName,
+        reference: &Seen,
+        seen: &BTreeMap<InstanceName, Seen>,
+        findings: &mut Findings,
+    ) {
+        let claims = reference.claims.iter().filter(|_| first == self.map.home);
+        for (instance, tables) in claims {
+            let there = |name: &InstanceName| name.to_string() == *instance;
+            if !self.map.instances.keys().any(there) {
+                findings.add(
+                    Level::Error,
+                    None,
+                    format!(
+                        "{instance} holds {tables} tables, but is not in the shard map: put it \
+                         back, or its rows can't be written or read"
+                    ),
+                );
+            }
+        }
+        for (name, seen) in seen {
+            for (feed, entry) in &self.map.feeds {
+                let stored = seen
+                    .stored
+                    .iter()
+                    .find(|(stored, _)| stored == feed.as_str());
+                if let Some((_, tables)) = stored.filter(|(_, tables)| *tables != entry.tables) {
+                    findings.add(
+                        Level::Error,
+                        Some(*name),
+                        format!(
+                            "feed {feed} was made with {tables} tables, but the shard map says \
+                             {}: the number of tables never changes; put {tables} back",
+                            entry.tables
+                        ),
+                    );
+                }
+            }
+        }
+    }
+
     fn compare(&self, seen: &BTreeMap<InstanceName, Seen>, findings: &mut Findings) {
         let Some((first, reference)) = seen
             .get(&self.map.home)
@@ -204,6 +251,7 @@ impl Fleet {
                 }
             }
         }
+        self.compare_counts(first, reference, seen, findings);
         for (feed, entry) in &self.map.feeds {
             let reports = seen.iter().flat_map(|(name, seen)| {
                 seen.owned
@@ -229,7 +277,17 @@ impl Fleet {
                     Drift::Elsewhere { .. } => elsewhere += 1,
                 }
             }
-            if unowned > 0 {
+            let silent = self.instances.len() - seen.len();
+            if unowned > 0 && silent > 0 {
+                findings.add(
+                    Level::Warning,
+                    None,
+                    format!(
+                        "feed {feed}: {unowned} of {} tables are on instances that do not answer, or not made yet",
+                        entry.tables
+                    ),
+                );
+            } else if unowned > 0 {
                 findings.add(
                     Level::Warning,
                     None,

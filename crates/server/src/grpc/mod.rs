@@ -46,11 +46,17 @@ pub(crate) fn routes(
         .register_encoded_file_descriptor_set(pgbraid_proto::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
+    // Older clients, grpcio-reflection among them, ask for this one.
+    let reflection_alpha = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(pgbraid_proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1alpha()?;
     Ok(Routes::new(InterceptedService::new(ingest, auth.clone()))
         .add_service(InterceptedService::new(rows, auth.clone()))
         .add_service(InterceptedService::new(alerts, auth.clone()))
         .add_service(InterceptedService::new(admin, auth.clone()))
         .add_service(InterceptedService::new(changes, auth.clone()))
-        .add_service(InterceptedService::new(reflection, auth))
+        .add_service(InterceptedService::new(reflection, auth.clone()))
+        .add_service(InterceptedService::new(reflection_alpha, auth))
         .add_service(health))
 }
