@@ -250,6 +250,11 @@ async fn a_router_that_cannot_drain_stops_all_the_same() {
         )
     };
     writer.write(request(1)).await;
+    // The gauge lags a little behind: it must not be the first request that it shows below.
+    until("the queue to be empty", || async {
+        (router.metric("pgbraid_queue_rows", &[]) == 0.0).then_some(())
+    })
+    .await;
     cluster
         .postgres
         .freeze(1)

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use metrics::{Histogram, counter, histogram};
+use metrics::{Counter, Histogram, counter, histogram};
 use parking_lot::RwLock;
 use pgbraid_feed::{Block, FeedSchema};
 use pgbraid_shardmap::{FeedName, InstanceName, TableId};
@@ -92,6 +92,8 @@ pub struct Ingest {
     draining: AtomicBool,
     stale: Arc<Notify>,
     ack_seconds: Histogram,
+    /// Rows refused at the edge: they reach no instance.
+    invalid: Counter,
 }
 
 /// A request on its way.
@@ -113,6 +115,7 @@ impl Ingest {
             draining: AtomicBool::new(false),
             stale: Arc::new(Notify::new()),
             ack_seconds: histogram!("pgbraid_ack_seconds"),
+            invalid: counter!("pgbraid_rows_total", "instance" => "", "outcome" => "invalid"),
         })
     }
 
@@ -225,6 +228,7 @@ impl Ingest {
             .ok_or_else(|| SubmitError::UnknownFeed(feed.feed.clone()))?;
         let routed = block.route();
         let feed = feed.feed.clone();
+        self.invalid.increment(block.refused().len() as u64);
         let ticket = Arc::new(Ticket::new(
             Arc::new(block),
             routed.order,

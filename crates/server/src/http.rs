@@ -88,6 +88,7 @@ async fn page(State(http): State<Http>) -> Html<String> {
     for one in &state.instances {
         let (class, text) = match (one.writable, one.readable) {
             (true, true) => ("ok", "writing and reading".to_owned()),
+            (true, false) if one.error.is_empty() => ("", "connecting to its alerts".to_owned()),
             (true, false) => ("bad", format!("alerts can't be read: {}", one.error)),
             (false, _) => ("bad", format!("can't be written: {}", one.error)),
         };
