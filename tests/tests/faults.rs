@@ -120,9 +120,12 @@ async fn rows_of_other_instances_go_on_and_nothing_acked_is_lost() {
         0.0
     );
     // Refused at once because db1 is known to be down, or at the end of their time.
-    let refused = router.metric("pgbraid_rows_total", &["\"db1\"", "unavailable"])
-        + router.metric("pgbraid_rows_expired_total", &[]);
-    assert!(refused > 0.0);
+    until("rows for db1 to be refused", || async {
+        let refused = router.metric("pgbraid_rows_total", &["\"db1\"", "unavailable"])
+            + router.metric("pgbraid_rows_expired_total", &[]);
+        (refused > 0.0).then_some(())
+    })
+    .await;
 
     cluster
         .postgres
