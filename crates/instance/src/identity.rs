@@ -87,12 +87,28 @@ pub(crate) fn check_cluster(
 }
 
 impl Instance {
+    /// Once the cluster is known: whether a connection leads to the instance of this name in it.
+    /// An address may come to be another server's; this instance is out of reach then.
+    pub(crate) async fn check_server(
+        &self,
+        client: &impl GenericClient,
+    ) -> Result<Option<Uuid>, DbError> {
+        let Some(expected) = self.expected_cluster() else {
+            return Ok(None);
+        };
+        let found = read_cluster(client).await?;
+        match check_cluster(&self.connector, found, Some(expected)) {
+            Ok(found) => Ok(Some(found)),
+            Err(error) => Err(DbError::new(DbErrorKind::Outage, error.message)),
+        }
+    }
+
     /// What `migrate` wrote; `None` before the first.
     ///
     /// # Errors
     /// If the instance can't be asked.
     pub async fn cluster_identity(&self) -> Result<Option<ClusterIdentity>, DbError> {
-        let mut session = self.reader().await?;
+        let mut session = self.any_reader().await?;
         let found = read_cluster(&session.client).await?;
         session.done();
         Ok(found)
