@@ -49,6 +49,7 @@ pub struct Batch {
     sources: Vec<RowRef>,
     rows: Vec<MergedRow>,
     deferred: Vec<(TableId, RowRef)>,
+    uniform: bool,
 }
 
 /// A row to be sorted: its table, the first 8 bytes of its key in order, and its position, in one
@@ -83,14 +84,16 @@ impl Batch {
             blocks[row.block as usize].key(row.row)
         };
         let ty = schema.key.ty;
-        let mut entries: Vec<Entry> = rows
-            .iter()
-            .enumerate()
-            .map(|(position, (table, row))| {
-                let key = blocks[row.block as usize].key(row.row);
-                Entry::new(*table, prefix(ty, key), position)
-            })
-            .collect();
+        let mut entries: Vec<Entry> = Vec::with_capacity(rows.len());
+        // Rows of one request and table come in a run: what they share is looked up once.
+        for run in rows.chunk_by(|a, b| a.1.block == b.1.block && a.0 == b.0) {
+            let (table, first) = run[0];
+            let block = &blocks[first.block as usize];
+            let start = entries.len();
+            entries.extend(run.iter().enumerate().map(|(at, (_, row))| {
+                Entry::new(table, prefix(ty, block.key(row.row)), start + at)
+            }));
+        }
         entries.sort_unstable_by_key(|entry| entry.0);
         if ty != KeyType::Int8 {
             // Keys that share their first 8 bytes are not in order yet.
@@ -105,13 +108,24 @@ impl Batch {
             sources: Vec::with_capacity(entries.len()),
             rows: Vec::with_capacity(entries.len()),
             deferred: Vec::new(),
+            uniform: is_uniform(&blocks),
             blocks: Vec::new(),
         };
         let same_key = |a: &Entry, b: &Entry| {
             a.group() == b.group() && (ty == KeyType::Int8 || key_of(*a) == key_of(*b))
         };
         for group in entries.chunk_by(same_key) {
-            batch.push_key(&blocks, group.iter().map(|entry| rows[entry.position()]));
+            if let [only] = group {
+                let (table, row) = rows[only.position()];
+                batch.rows.push(MergedRow {
+                    table,
+                    start: batch.sources.len() as u32,
+                    len: 1,
+                });
+                batch.sources.push(row);
+            } else {
+                batch.push_key(&blocks, group.iter().map(|entry| rows[entry.position()]));
+            }
         }
         batch.blocks = blocks;
         batch
@@ -159,6 +173,11 @@ impl Batch {
         &self.rows
     }
 
+    /// Number of writes in the rows: those that were merged count each.
+    pub fn writes(&self) -> usize {
+        self.sources.len()
+    }
+
     /// Writes that wait for the next batch, in order for each key.
     pub fn deferred(&self) -> &[(TableId, RowRef)] {
         &self.deferred
@@ -168,6 +187,19 @@ impl Batch {
     pub fn sources(&self, row: u32) -> &[RowRef] {
         let merged = &self.rows[row as usize];
         &self.sources[merged.start as usize..(merged.start + merged.len) as usize]
+    }
+
+    /// The last write that was merged into a row.
+    #[inline]
+    pub(crate) fn last_source(&self, row: u32) -> RowRef {
+        let merged = &self.rows[row as usize];
+        self.sources[(merged.start + merged.len - 1) as usize]
+    }
+
+    /// Whether every block writes the same columns of all its rows, and does the same with them.
+    /// The writes that were merged into a row are then equal, or the last one counts.
+    pub fn is_uniform(&self) -> bool {
+        self.uniform
     }
 
     /// The key of a row.
@@ -237,20 +269,30 @@ impl Batch {
         statements
     }
 
-    /// The usual case: every block writes the same columns of all its rows.
+    /// The usual case.
     fn one_statement(&self) -> Option<Statement> {
-        let first = self.blocks.first()?;
-        let mask = first.uniform_mask()?;
-        let operation = first.uniform_operation()?;
-        let same = |block: &Arc<Block>| {
-            block.uniform_mask() == Some(mask) && block.uniform_operation() == Some(operation)
-        };
-        self.blocks.iter().all(same).then(|| Statement {
-            operation,
-            mask: mask.clone(),
+        let first = self.blocks.first().filter(|_| self.uniform)?;
+        Some(Statement {
+            operation: first.uniform_operation()?,
+            mask: first.uniform_mask()?.clone(),
             rows: (0..self.rows.len() as u32).collect(),
         })
     }
+}
+
+/// See [`Batch::is_uniform`].
+fn is_uniform(blocks: &[Arc<Block>]) -> bool {
+    let same = |a: &Arc<Block>, b: &Arc<Block>| {
+        a.uniform_mask().is_some()
+            && a.uniform_mask() == b.uniform_mask()
+            && a.uniform_operation().is_some()
+            && a.uniform_operation() == b.uniform_operation()
+            // Blocks read under two states of the catalog may number their columns differently.
+            && Arc::ptr_eq(&a.schema, &b.schema)
+    };
+    blocks
+        .first()
+        .is_some_and(|first| blocks.iter().all(|block| same(first, block)))
 }
 
 /// The first 8 bytes of a key, as a number in the order of keys. Any order will do as long as

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use pgbraid_shardmap::{KeyType, TableId, hash};
+use pgbraid_shardmap::{KeyType, hash};
 
 use crate::{ColumnMask, FeedSchema, Refusal};
 
@@ -108,15 +108,6 @@ pub struct Block {
     pub(crate) refused: Vec<Refusal>,
 }
 
-/// The rows of a block, in the order of their tables.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Routed {
-    /// Row indexes grouped by table, in request order within a table. Refused rows are left out.
-    pub order: Vec<u32>,
-    /// Table, and where its rows start and end in `order`.
-    pub segments: Vec<(TableId, u32, u32)>,
-}
-
 impl Block {
     /// Number of rows, refused ones included.
     pub fn rows(&self) -> u32 {
@@ -176,6 +167,28 @@ impl Block {
         self.keys.get(row)
     }
 
+    /// All keys.
+    #[inline]
+    pub(crate) fn key_data(&self) -> &ColumnData {
+        &self.keys
+    }
+
+    /// Where a column stands in this block.
+    pub(crate) fn place(&self, column: usize) -> Option<usize> {
+        (self.positions.get(column))
+            .filter(|place| **place != u16::MAX)
+            .map(|place| usize::from(*place))
+    }
+
+    /// A column, which most likely stands at `place`.
+    #[inline]
+    pub(crate) fn column_at(&self, place: usize, column: usize) -> Option<&BlockColumn> {
+        match self.columns.get(place) {
+            Some(found) if found.column == column => Some(found),
+            _ => self.column(column),
+        }
+    }
+
     /// A column, if the block has it.
     #[inline]
     pub fn column(&self, column: usize) -> Option<&BlockColumn> {
@@ -190,43 +203,8 @@ impl Block {
         crate::scalar::render::key_text(self.schema.key.ty, self.key(row))
     }
 
-    /// Groups the rows by table with a counting sort: linear, and one pass over the keys.
-    pub fn route(&self) -> Routed {
-        let tables = self.schema.tables;
-        let mut refused = self.refused.iter().map(|refusal| refusal.row).peekable();
-        let mut of_row: Vec<u32> = Vec::with_capacity(self.rows as usize);
-        let mut counts = vec![0u32; tables as usize + 1];
-        for row in 0..self.rows {
-            if refused.next_if_eq(&row).is_some() {
-                while refused.next_if_eq(&row).is_some() {}
-                of_row.push(u32::MAX);
-                continue;
-            }
-            let table = hash::table_of(self.key_hash(row), tables).index();
-            counts[table as usize + 1] += 1;
-            of_row.push(table);
-        }
-        let mut segments = Vec::new();
-        for table in 0..tables as usize {
-            let start = counts[table];
-            counts[table + 1] += start;
-            if counts[table + 1] > start {
-                segments.push((TableId::new(table as u32), start, counts[table + 1]));
-            }
-        }
-        let mut order = vec![0u32; counts[tables as usize] as usize];
-        for (row, table) in of_row.into_iter().enumerate() {
-            if table != u32::MAX {
-                let place = &mut counts[table as usize];
-                order[*place as usize] = row as u32;
-                *place += 1;
-            }
-        }
-        Routed { order, segments }
-    }
-
     #[inline]
-    fn key_hash(&self, row: u32) -> u64 {
+    pub(crate) fn key_hash(&self, row: u32) -> u64 {
         let key = self.key(row);
         match self.schema.key.ty {
             KeyType::Int8 => hash::int8(i64::from_le_bytes(

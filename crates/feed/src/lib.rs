@@ -2,10 +2,11 @@
 //! binary encoding. No I/O, no tokio, no protocol.
 //!
 //! The way of a row: a request's columns become a [`Block`] ([`input`], [`rows`]), validated;
-//! its rows are routed by [`Block::route`]; what queues up for a table becomes a [`Batch`] in
-//! which each key stands once; the batch's [`Statement`]s hand their columns to PostgreSQL as
+//! its rows are put side by side for each table by [`Block::arrange`]; what queues up for a table
+//! becomes a [`Batch`] in which each key stands once; the batch's [`Statement`]s hand their columns to PostgreSQL as
 //! binary arrays ([`encode`]).
 
+pub mod arrange;
 pub mod batch;
 pub mod block;
 mod columns;
@@ -19,8 +20,9 @@ pub mod scalar;
 pub mod schema;
 pub mod types;
 
+pub use arrange::Arranged;
 pub use batch::{Batch, MergedRow, RowRef, Statement};
-pub use block::{Block, ColumnData, Operation, Routed};
+pub use block::{Block, ColumnData, Operation};
 pub use mask::ColumnMask;
 pub use refusal::{Refusal, RequestError};
 pub use schema::{Coalesce, Column, FeedSchema, KeyColumn, MergePolicy};

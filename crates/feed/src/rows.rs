@@ -109,7 +109,7 @@ impl RowsBuilder {
     /// For unknown, repeated or unwritable columns.
     pub fn new(
         schema: Arc<FeedSchema>,
-        names: &[String],
+        names: &[impl AsRef<str>],
         capacity: usize,
     ) -> Result<Self, RequestError> {
         if capacity == 0 {
@@ -123,7 +123,7 @@ impl RowsBuilder {
         let mut taken = ColumnMask::new();
         let mut places = Vec::with_capacity(names.len());
         let mut columns = Vec::with_capacity(names.len());
-        for (at, name) in names.iter().enumerate() {
+        for (at, name) in names.iter().map(AsRef::as_ref).enumerate() {
             let field = format!("rows.columns[{at}]");
             match place(&schema, name, &field, &taken)? {
                 Place::Column(column) => {
@@ -143,7 +143,7 @@ impl RowsBuilder {
         }
         Ok(Self {
             keys: Growing::new(key_type(schema.key.ty), capacity),
-            names: names.to_vec(),
+            names: names.iter().map(|name| name.as_ref().to_owned()).collect(),
             places,
             columns,
             capacity,

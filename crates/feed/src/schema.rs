@@ -4,7 +4,7 @@ use std::{collections::HashMap, fmt, str::FromStr};
 
 use pgbraid_shardmap::{FeedName, KeyType};
 
-use crate::types::ColumnType;
+use crate::{ColumnMask, types::ColumnType};
 
 /// How a written value meets the stored one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -115,6 +115,11 @@ pub struct FeedSchema {
     pub coalesce: Coalesce,
     /// Number of tables (hash partitions).
     pub tables: u32,
+    /// Columns that are NOT NULL without a default: an insert that leaves one out is refused.
+    pub required: ColumnMask,
+    /// Whether the table has triggers of its own that see an `insert .. on conflict` differently
+    /// from an update.
+    pub insert_triggers: bool,
     by_name: HashMap<String, usize>,
 }
 
@@ -143,6 +148,8 @@ impl FeedSchema {
             overflow: None,
             coalesce: Coalesce::default(),
             tables,
+            required: ColumnMask::new(),
+            insert_triggers: false,
             by_name,
         }
     }

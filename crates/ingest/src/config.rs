@@ -24,7 +24,7 @@ pub struct IngestConfig {
 impl Default for IngestConfig {
     fn default() -> Self {
         Self {
-            batch_rows: 4000,
+            batch_rows: 8000,
             linger: Duration::from_millis(20),
             queue_bytes: 512 << 20,
             queue_bytes_per_instance: 128 << 20,

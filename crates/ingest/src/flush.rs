@@ -1,7 +1,7 @@
 //! Writes one job: builds its batch, sends its statements, finds rows that can't be written, and
 //! puts back what has to wait.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use pgbraid_feed::{Batch, Block, Refusal, RowRef, Statement};
 use pgbraid_shardmap::TableId;
@@ -14,7 +14,7 @@ use crate::{
     config::RETRIES,
     job::Job,
     queue::{InstanceQueue, Moved, Next},
-    table::{Rows, Segment, TableRef},
+    table::{Rows, Segment},
     ticket::Ticket,
 };
 
@@ -45,60 +45,65 @@ struct Flush<'a> {
     blocks: Vec<Arc<Block>>,
     /// In order of arrival.
     rows: Vec<(TableId, RowRef)>,
+    /// The same rows as they were queued: request, and rows side by side.
+    taken: Vec<(u32, Rows)>,
     /// Rows that must wait: the rest of a failed statement.
     failed: bool,
 }
 
 async fn flush(queue: &InstanceQueue, job: Job, stale: &Notify) -> Moved {
-    let bytes = job.bytes();
-    let count = job
-        .tables
-        .iter()
-        .flat_map(|(_, s)| s)
-        .map(Segment::len)
-        .sum();
     let mut flush = Flush {
         queue,
         target: job.target,
         tickets: Vec::new(),
         blocks: Vec::new(),
-        rows: Vec::with_capacity(count),
+        rows: Vec::with_capacity(job.rows),
+        taken: Vec::with_capacity(job.segments.len()),
         failed: false,
     };
-    let now = Instant::now();
-    for (table, segments) in &job.tables {
-        for segment in segments {
-            flush.add(table.table, segment, now);
-        }
-    }
+    flush.add_all(&job);
     if !flush.rows.is_empty() {
         flush.write(stale).await;
     }
-    let back = flush.back(job.tables);
-    queue.finish(bytes, count, back)
+    drop(flush);
+    queue.finish(job)
 }
 
+/// Requests that have rows of several tables in a batch: their index, by address.
+type Known = HashMap<*const Ticket, u32>;
+
 impl Flush<'_> {
+    fn add_all(&mut self, job: &Job) {
+        let now = Instant::now();
+        let mut known = Known::default();
+        let mut segments = job.segments.iter();
+        for table in &job.tables {
+            for segment in segments.by_ref().take(table.segments) {
+                self.add(table.table, segment, now, &mut known);
+            }
+        }
+    }
+
     /// Adds the rows of a segment that still want to be written.
-    fn add(&mut self, table: TableId, segment: &Segment, now: Instant) {
-        if segment.ticket.is_done() || segment.ticket.deadline <= now {
+    fn add(&mut self, table: TableId, segment: &Segment, now: Instant, known: &mut Known) {
+        let ticket = &segment.ticket;
+        if ticket.is_done() || ticket.deadline <= now {
             return;
         }
-        let block = match self.tickets.last() {
-            Some(last) if Arc::ptr_eq(last, &segment.ticket) => self.tickets.len() - 1,
-            _ => {
-                self.tickets.push(segment.ticket.clone());
-                self.blocks.push(segment.ticket.block.clone());
-                self.tickets.len() - 1
-            }
+        let tickets = &mut self.tickets;
+        let blocks = &mut self.blocks;
+        let mut new = || {
+            tickets.push(ticket.clone());
+            blocks.push(ticket.block.clone());
+            tickets.len() as u32 - 1
         };
-        let block = block as u32;
-        self.rows.extend(
-            segment
-                .rows()
-                .iter()
-                .map(|row| (table, RowRef { block, row: *row })),
-        );
+        let block = match self.target {
+            // Several segments of one request come from retries only: it does not matter.
+            Target::Table(_) => new(),
+            Target::Parent => *known.entry(Arc::as_ptr(ticket)).or_insert_with(new),
+        };
+        segment.each(|row| self.rows.push((table, RowRef { block, row })));
+        self.taken.push((block, segment.rows.clone()));
     }
 
     async fn write(&mut self, stale: &Notify) {
@@ -186,10 +191,43 @@ impl Flush<'_> {
 
     fn commit(&self, batch: &Batch, statement: &Statement) {
         let mut counts = vec![0; self.tickets.len()];
-        for row in &statement.rows {
-            for source in batch.sources(*row) {
-                let block = source.block as usize;
-                counts[block] += u32::from(self.tickets[block].mark_committed(source.row));
+        // All that was taken, but for what waits for the next batch.
+        let whole = statement.rows.len() == batch.rows().len()
+            && batch.writes() + batch.deferred().len() == self.rows.len();
+        if whole {
+            let mut deferred: Vec<(u32, u32)> = batch
+                .deferred()
+                .iter()
+                .map(|(_, row)| (row.block, row.row))
+                .collect();
+            deferred.sort_unstable();
+            // By ranges, not by rows.
+            for (block, rows) in &self.taken {
+                let ticket = &self.tickets[*block as usize];
+                let waits = |row: u32| deferred.binary_search(&(*block, row)).is_ok();
+                counts[*block as usize] += match rows {
+                    Rows::Range(start, end) => {
+                        let from = deferred.partition_point(|row| *row < (*block, *start));
+                        if deferred.get(from).is_none_or(|row| *row >= (*block, *end)) {
+                            ticket.mark_range(*start, *end)
+                        } else {
+                            (*start..*end)
+                                .map(|row| u32::from(!waits(row) && ticket.mark(row)))
+                                .sum()
+                        }
+                    }
+                    Rows::List(rows) => rows
+                        .iter()
+                        .map(|row| u32::from(!waits(*row) && ticket.mark(*row)))
+                        .sum(),
+                };
+            }
+        } else {
+            for row in &statement.rows {
+                for source in batch.sources(*row) {
+                    let block = source.block as usize;
+                    counts[block] += u32::from(self.tickets[block].mark(source.row));
+                }
             }
         }
         for (ticket, count) in self.tickets.iter().zip(&counts) {
@@ -262,9 +300,10 @@ impl Flush<'_> {
     fn refuse(&self, source: RowRef, error: &SinkError) {
         let ticket = &self.tickets[source.block as usize];
         let column = error.column.clone().unwrap_or_default();
-        let refused = ticket.refuse(RowRefusal {
+        let refusal = RowRefusal {
             refusal: Refusal {
-                row: source.row,
+                // Set when the row is refused.
+                row: 0,
                 reason: reason(error).into(),
                 column,
                 message: format!(
@@ -277,8 +316,8 @@ impl Flush<'_> {
             sqlstate: error.sqlstate.clone(),
             constraint: error.constraint.clone(),
             retry_after: None,
-        });
-        if refused {
+        };
+        if ticket.refuse(source.row, refusal) {
             self.queue.metrics.refused(Code::Invalid, 1);
         }
     }
@@ -300,31 +339,6 @@ impl Flush<'_> {
             tokio::time::sleep(jitter(wait)).await;
             wait = (wait * 2).min(self.queue.config.retry_max);
         }
-    }
-
-    /// The rows without an answer, by table, in order of arrival: deferred ones and failed ones.
-    fn back(&self, tables: Vec<(TableRef, Vec<Segment>)>) -> Vec<(TableRef, Vec<Segment>)> {
-        let now = Instant::now();
-        let rest = |segment: Segment| {
-            if segment.ticket.is_done() || segment.ticket.deadline <= now {
-                return None;
-            }
-            let rows: Vec<u32> = segment
-                .rows()
-                .iter()
-                .copied()
-                .filter(|row| !segment.ticket.is_resolved(*row))
-                .collect();
-            (!rows.is_empty()).then(|| Segment {
-                rows: Rows::List(rows),
-                ticket: segment.ticket,
-                queued: segment.queued,
-            })
-        };
-        tables
-            .into_iter()
-            .map(|(table, segments)| (table, segments.into_iter().filter_map(rest).collect()))
-            .collect()
     }
 }
 

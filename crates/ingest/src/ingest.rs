@@ -9,27 +9,29 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use metrics::{Counter, Histogram, counter, histogram};
 use parking_lot::RwLock;
 use pgbraid_feed::{Block, FeedSchema};
 use pgbraid_shardmap::{FeedName, InstanceName, TableId};
 use thiserror::Error;
-use tokio::{
-    sync::{Notify, Semaphore},
-    time::Instant,
-};
+use tokio::{sync::Notify, time::Instant};
 
 use crate::{
-    Code, IngestConfig, Outcome, Owner, Routing, RowRefusal, Sink,
+    Ack, Code, IngestConfig, Routing, RowRefusal, Signal, Sink,
     admission::HealthState,
+    budget::{Budget, Reservation},
     flush::writer,
+    plan::{Destination, Plan},
     queue::{InstanceQueue, Moved},
-    table::{Rows, Segment, TableRef},
     ticket::Ticket,
 };
 
-/// Memory permits are counted in this many bytes.
-const PERMIT_BYTES: u64 = 1024;
+/// Bytes that a request costs beyond its rows' values.
+const REQUEST_BYTES: u64 = 512;
+
+/// Bytes that a row costs beyond its values.
+const ROW_BYTES: u64 = 32;
 
 /// What to do when a queue is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,37 +86,35 @@ pub struct InstanceStats {
 }
 
 /// Takes rows and writes them. Cheap to share.
+///
+/// No lock is taken for all rows: the plan is read without one, the bound in bytes is one atomic
+/// number, and each instance's queue has a lock of its own, held for moments.
 pub struct Ingest {
-    config: IngestConfig,
-    memory: Arc<Semaphore>,
-    routing: RwLock<Arc<Routing>>,
+    pub(crate) config: IngestConfig,
+    budget: Arc<Budget>,
+    plan: ArcSwap<Plan>,
+    /// Held while the plan is made anew as well.
     instances: RwLock<HashMap<InstanceName, Arc<InstanceQueue>>>,
     draining: AtomicBool,
     stale: Arc<Notify>,
-    ack_seconds: Histogram,
+    pub(crate) ack_seconds: Histogram,
+    pub(crate) expired: Counter,
     /// Rows refused at the edge: they reach no instance.
     invalid: Counter,
-}
-
-/// A request on its way.
-pub struct Ack {
-    ticket: Arc<Ticket>,
-    ingest: Arc<Ingest>,
-    started: Instant,
 }
 
 impl Ingest {
     /// An ingest without instances; needs a tokio runtime later on.
     pub fn new(config: IngestConfig) -> Arc<Self> {
-        let permits = (config.queue_bytes / PERMIT_BYTES).max(1) as usize;
         Arc::new(Self {
-            memory: Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS))),
+            budget: Budget::new(config.queue_bytes),
             config,
-            routing: RwLock::default(),
+            plan: ArcSwap::default(),
             instances: RwLock::default(),
             draining: AtomicBool::new(false),
             stale: Arc::new(Notify::new()),
             ack_seconds: histogram!("pgbraid_ack_seconds"),
+            expired: counter!("pgbraid_rows_expired_total"),
             invalid: counter!("pgbraid_rows_total", "instance" => "", "outcome" => "invalid"),
         })
     }
@@ -127,7 +127,10 @@ impl Ingest {
     /// Adds an instance with a number of writers, each of which has one batch in flight.
     pub fn add_instance(self: &Arc<Self>, sink: Arc<dyn Sink>, writers: usize) {
         let queue = Arc::new(InstanceQueue::new(sink, self.config.clone()));
-        self.instances.write().insert(queue.name, queue.clone());
+        let mut instances = self.instances.write();
+        instances.insert(queue.name, queue.clone());
+        self.plan_again(&instances, self.routing());
+        drop(instances);
         for _ in 0..writers.max(1) {
             let ingest = self.clone();
             let moved = move |moved: Moved| ingest.deliver_moved(moved);
@@ -148,43 +151,47 @@ impl Ingest {
 
     /// Takes an instance out: what is queued for it is still written, new rows are refused.
     pub fn remove_instance(&self, instance: InstanceName) {
-        if let Some(queue) = self.instances.write().remove(&instance) {
+        let mut instances = self.instances.write();
+        if let Some(queue) = instances.remove(&instance) {
+            self.plan_again(&instances, self.routing());
             queue.close();
         }
     }
 
     /// The routing in force.
     pub fn routing(&self) -> Arc<Routing> {
-        self.routing.read().clone()
+        self.plan.load().routing.clone()
+    }
+
+    fn plan_again(
+        &self,
+        instances: &HashMap<InstanceName, Arc<InstanceQueue>>,
+        routing: Arc<Routing>,
+    ) -> Arc<Plan> {
+        let plan = Arc::new(Plan::new(routing, instances));
+        self.plan.store(plan.clone());
+        plan
     }
 
     /// Puts a new routing in force: queued rows of tables that moved go to the new owner.
     pub fn set_routing(&self, routing: Routing) {
-        let routing = Arc::new(routing);
-        *self.routing.write() = routing.clone();
-        let queues: Vec<_> = self.instances.read().values().cloned().collect();
-        for queue in queues {
-            for table in queue.tables() {
-                let owner = routing
-                    .feeds
-                    .get(&table.feed)
-                    .and_then(|feed| feed.owners.get(table.table.index() as usize));
-                let (owner, held) = match owner {
-                    Some(Owner::One(instance)) => (Some(*instance), false),
-                    Some(Owner::Held(instance)) => (Some(*instance), true),
-                    _ => (None, true),
-                };
-                self.deliver_moved(queue.assign(&table, owner, held));
-            }
+        let instances = self.instances.write();
+        let plan = self.plan_again(&instances, Arc::new(routing));
+        let queues: Vec<_> = instances.values().cloned().collect();
+        let moved: Vec<Moved> = queues
+            .iter()
+            .map(|queue| queue.assign(|table| plan.assigned(queue.name, table)))
+            .collect();
+        drop(instances);
+        for moved in moved {
+            self.deliver_moved(moved);
         }
     }
 
     fn deliver_moved(&self, moved: Moved) {
         for (table, instance, segments) in moved {
             match self.queue(instance) {
-                Some(queue) => {
-                    queue.push(segments.into_iter().map(|segment| (table.clone(), segment)));
-                }
+                Some(queue) => queue.push_moved(&table, segments),
                 None => {
                     for segment in segments {
                         segment.ticket.expire(
@@ -204,7 +211,8 @@ impl Ingest {
         self.instances.read().get(&instance).cloned()
     }
 
-    /// Takes a request. Returns when its rows are queued; [`Ack::wait`] tells what became of them.
+    /// Takes a request. Returns when its rows are queued; [`Ack::wait`] tells what became of them,
+    /// or `signal` says when to look at [`Ack::is_done`] and [`Ack::news`].
     ///
     /// Rows of one key that are submitted one after the other are written in that order.
     ///
@@ -215,71 +223,56 @@ impl Ingest {
         block: Block,
         deadline: Instant,
         when_full: WhenFull,
+        signal: Signal,
     ) -> Result<Ack, SubmitError> {
         let started = Instant::now();
-        let bytes = block.size() as u64 + u64::from(block.rows()) * 32;
-        let memory = self.reserve(bytes, deadline, when_full).await?;
-        let routing = self.routing();
-        let feed: &FeedSchema = &block.schema;
-        let route = routing
-            .feeds
-            .get(&feed.feed)
-            .filter(|route| route.owners.len() == feed.tables as usize)
-            .ok_or_else(|| SubmitError::UnknownFeed(feed.feed.clone()))?;
-        let routed = block.route();
-        let feed = feed.feed.clone();
-        self.invalid.increment(block.refused().len() as u64);
+        let rows = u64::from(block.rows());
+        let size = block.size() as u64 + rows * ROW_BYTES;
+        let memory = (self.reserve(size + REQUEST_BYTES, deadline, when_full)).await?;
+        let plan = self.plan.load_full();
+        let schema: Arc<FeedSchema> = block.schema.clone();
+        let feed = plan
+            .feed(&schema.feed, schema.tables)
+            .ok_or_else(|| SubmitError::UnknownFeed(schema.feed.clone()))?;
+        if !block.refused().is_empty() {
+            self.invalid.increment(block.refused().len() as u64);
+        }
+        let mut arranged = block.arrange(&feed.places);
+        let segments = std::mem::take(&mut arranged.segments);
         let ticket = Arc::new(Ticket::new(
-            Arc::new(block),
-            routed.order,
+            arranged,
+            size.div_ceil(rows.max(1)),
             deadline,
-            Some(memory),
+            signal,
+            memory,
         ));
-        let mut by_instance: HashMap<InstanceName, Vec<(TableId, u32, u32)>> = HashMap::new();
-        for (table, start, end) in routed.segments {
-            match &route.owners[table.index() as usize] {
-                Owner::One(instance) | Owner::Held(instance) => by_instance
-                    .entry(*instance)
-                    .or_default()
-                    .push((table, start, end)),
-                Owner::Nobody => self.refuse(
-                    &ticket,
-                    None,
-                    (start, end),
-                    Code::Unavailable,
-                    "TABLE_UNOWNED",
-                    &format!(
-                        "no reachable instance owns {table} of feed {feed}: \
-                         see `pgbraid status` and `pgbraid check --online`"
-                    ),
-                ),
-                Owner::Conflict(instances) => self.refuse(
-                    &ticket,
-                    None,
-                    (start, end),
-                    Code::Unavailable,
-                    "TABLE_OWNED_TWICE",
-                    &format!(
-                        "{table} of feed {feed} is owned by {} at once, so it is written nowhere: \
-                         see `pgbraid status`",
-                        instances
-                            .iter()
-                            .map(ToString::to_string)
-                            .collect::<Vec<_>>()
-                            .join(" and ")
-                    ),
-                ),
+        let slot = |table: TableId| feed.slots[table.index() as usize];
+        for segments in segments.chunk_by(|a, b| slot(a.0).0 == slot(b.0).0) {
+            let to = &feed.destinations[slot(segments[0].0).0 as usize];
+            match to {
+                Destination::Queue(queue) => {
+                    let room = (self.admit(queue, ticket.deadline, when_full)).await;
+                    if let Err((code, reason, message)) = room {
+                        queue
+                            .metrics
+                            .refused(code, self.refuse(&ticket, segments, code, reason, &message));
+                        continue;
+                    }
+                    let rows = segments
+                        .iter()
+                        .map(|(table, start, end)| (slot(*table).1, *start, *end));
+                    let moved = queue.push(&ticket, started, rows);
+                    if !moved.is_empty() {
+                        self.deliver_moved(moved);
+                    }
+                }
+                to => {
+                    let (reason, message) = nowhere(to, &schema.feed, segments[0].0);
+                    self.refuse(&ticket, segments, Code::Unavailable, reason, &message);
+                }
             }
         }
-        for (instance, segments) in by_instance {
-            self.enqueue(&ticket, &feed, instance, segments, when_full, started)
-                .await;
-        }
-        Ok(Ack {
-            ticket,
-            ingest: self.clone(),
-            started,
-        })
+        Ok(Ack::new(ticket, self.clone(), started))
     }
 
     async fn reserve(
@@ -287,79 +280,49 @@ impl Ingest {
         bytes: u64,
         deadline: Instant,
         when_full: WhenFull,
-    ) -> Result<tokio::sync::OwnedSemaphorePermit, SubmitError> {
+    ) -> Result<Reservation, SubmitError> {
         if self.draining.load(Ordering::Acquire) {
             return Err(SubmitError::Draining);
         }
-        let full = SubmitError::Full {
-            queued: self.config.queue_bytes,
-        };
-        if bytes > self.config.queue_bytes {
-            return Err(SubmitError::TooLarge {
-                bytes,
-                limit: self.config.queue_bytes,
-            });
+        let limit = self.budget.limit();
+        let full = SubmitError::Full { queued: limit };
+        if bytes > limit {
+            return Err(SubmitError::TooLarge { bytes, limit });
         }
-        let limit = (self.config.queue_bytes / PERMIT_BYTES).max(1);
-        let permits = bytes.div_ceil(PERMIT_BYTES).clamp(1, limit) as u32;
-        let memory = self.memory.clone();
+        if let Some(taken) = self.budget.try_take(bytes) {
+            return Ok(taken);
+        }
         match when_full {
-            WhenFull::Refuse => memory.try_acquire_many_owned(permits).map_err(|_| full),
-            WhenFull::Wait => tokio::time::timeout_at(deadline, memory.acquire_many_owned(permits))
+            WhenFull::Refuse => Err(full),
+            WhenFull::Wait => tokio::time::timeout_at(deadline, self.budget.take(bytes))
                 .await
-                .ok()
-                .and_then(Result::ok)
-                .ok_or(full),
+                .map_err(|_| full),
         }
     }
 
-    async fn enqueue(
+    /// Waits until an instance takes rows, or says why it does not.
+    async fn admit(
         &self,
-        ticket: &Arc<Ticket>,
-        feed: &FeedName,
-        instance: InstanceName,
-        segments: Vec<(TableId, u32, u32)>,
+        queue: &InstanceQueue,
+        deadline: Instant,
         when_full: WhenFull,
-        queued: Instant,
-    ) {
-        let refuse = |code, reason, message: String| {
-            for (_, start, end) in &segments {
-                self.refuse(
-                    ticket,
-                    Some(instance),
-                    (*start, *end),
-                    code,
-                    reason,
-                    &message,
-                );
-            }
-        };
-        let Some(queue) = self.queue(instance) else {
-            refuse(
-                Code::Unavailable,
-                "INSTANCE_UNKNOWN",
-                format!("{instance} owns the table but is not in this router's shard map: add it"),
-            );
-            return;
-        };
+    ) -> Result<(), (Code, &'static str, String)> {
+        let instance = queue.name;
         loop {
             match queue.health() {
-                HealthState::Open => break,
+                HealthState::Open => return Ok(()),
                 HealthState::Down(why) => {
-                    refuse(
+                    return Err((
                         Code::Unavailable,
                         "INSTANCE_UNAVAILABLE",
                         format!("{instance} can't be written to now: {why}"),
-                    );
-                    return;
+                    ));
                 }
-                HealthState::Full
-                    if when_full == WhenFull::Wait && Instant::now() < ticket.deadline =>
-                {
+                HealthState::Full if when_full == WhenFull::Wait && Instant::now() < deadline => {
                     queue.space().await;
                 }
                 HealthState::Full => {
-                    refuse(
+                    return Err((
                         Code::Exhausted,
                         "QUEUE_FULL",
                         format!(
@@ -367,46 +330,30 @@ impl Ingest {
                              (ingest.queue_bytes_per_instance)",
                             self.config.queue_bytes_per_instance
                         ),
-                    );
-                    return;
+                    ));
                 }
             }
         }
-        queue.push(segments.into_iter().map(|(table, start, end)| {
-            let table = TableRef {
-                feed: feed.clone(),
-                table,
-            };
-            let segment = Segment {
-                ticket: ticket.clone(),
-                rows: Rows::Range(start, end),
-                queued,
-            };
-            (table, segment)
-        }));
     }
 
+    /// Refuses the rows of some segments; returns how many they are.
     fn refuse(
         &self,
         ticket: &Ticket,
-        instance: Option<InstanceName>,
-        (start, end): (u32, u32),
+        segments: &[(TableId, u32, u32)],
         code: Code,
         reason: &'static str,
         message: &str,
-    ) {
-        for row in &ticket.order[start as usize..end as usize] {
-            ticket.refuse(RowRefusal::again(
-                code,
-                *row,
-                reason,
-                message.to_owned(),
-                self.config.retry_max,
-            ));
-        }
-        if let Some(queue) = instance.and_then(|instance| self.queue(instance)) {
-            queue.metrics.refused(code, u64::from(end - start));
-        }
+    ) -> u64 {
+        let rows = segments.iter().flat_map(|(_, start, end)| *start..*end);
+        rows.map(|row| {
+            let after = self.config.retry_max;
+            ticket.refuse(
+                row,
+                RowRefusal::again(code, reason, message.to_owned(), after),
+            );
+        })
+        .count() as u64
     }
 
     /// What is queued, by instance.
@@ -444,7 +391,7 @@ impl Ingest {
         over
     }
 
-    fn reasons(&self) -> String {
+    pub(crate) fn reasons(&self) -> String {
         let down: Vec<String> = self
             .stats()
             .into_iter()
@@ -459,24 +406,30 @@ impl Ingest {
     }
 }
 
-impl Ack {
-    /// Waits until every row is committed or refused. Past the request's deadline the rows without
-    /// an answer are refused as UNAVAILABLE; one that was just being written may still be committed.
-    pub async fn wait(self) -> Outcome {
-        let waited = tokio::time::timeout_at(self.ticket.deadline, self.ticket.wait()).await;
-        if waited.is_err() {
-            let message = format!(
-                "not known to be committed within the request's time{}",
-                self.ingest.reasons()
-            );
-            let expired = self
-                .ticket
-                .expire("DEADLINE", &message, self.ingest.config.retry_max);
-            counter!("pgbraid_rows_expired_total").increment(expired);
+/// Why rows of a table have no queue to go to.
+fn nowhere(to: &Destination, feed: &FeedName, table: TableId) -> (&'static str, String) {
+    match to {
+        Destination::Queue(_) | Destination::Nobody => (
+            "TABLE_UNOWNED",
+            format!(
+                "no reachable instance owns {table} of feed {feed}: \
+                 see `pgbraid status` and `pgbraid check --online`"
+            ),
+        ),
+        Destination::Unknown(instance) => (
+            "INSTANCE_UNKNOWN",
+            format!("{instance} owns the table but is not in this router's shard map: add it"),
+        ),
+        Destination::Conflict(instances) => {
+            let names: Vec<String> = instances.iter().map(ToString::to_string).collect();
+            (
+                "TABLE_OWNED_TWICE",
+                format!(
+                    "{table} of feed {feed} is owned by {} at once, so it is written nowhere: \
+                     see `pgbraid status`",
+                    names.join(" and ")
+                ),
+            )
         }
-        self.ingest
-            .ack_seconds
-            .record(self.started.elapsed().as_secs_f64());
-        self.ticket.outcome()
     }
 }

@@ -6,50 +6,85 @@
 //! linger limit, or comes in dribs and drabs for many tables, goes in one mixed batch through
 //! the parent.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 
+use pgbraid_shardmap::TableId;
 use tokio::time::Instant;
 
 use crate::{
     IngestConfig, Target,
     config::{MIX_BELOW, MIXED_ROWS},
-    table::{Segment, TableQueue, TableRef},
+    table::Segment,
+    tables::Tables,
 };
 
 /// Rows that one writer writes in one go. Their tables are busy until it is back.
 pub(crate) struct Job {
     pub target: Target,
-    pub tables: Vec<(TableRef, Vec<Segment>)>,
+    pub tables: Vec<JobTable>,
+    /// Those of the first table, then those of the second, and so on.
+    pub segments: Vec<Segment>,
+    pub rows: usize,
+    pub bytes: u64,
+}
+
+/// A table's part of a job.
+pub(crate) struct JobTable {
+    /// Its number in the instance's queue.
+    pub number: u32,
+    pub table: TableId,
+    /// How many of the job's segments are its.
+    pub segments: usize,
 }
 
 impl Job {
-    pub fn bytes(&self) -> u64 {
-        self.tables
+    fn empty(target: Target) -> Self {
+        Self {
+            target,
+            tables: Vec::new(),
+            segments: Vec::new(),
+            rows: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Takes up to `limit` rows of a table. False if none could be taken.
+    fn take(&mut self, tables: &mut Tables, number: u32, limit: usize) -> bool {
+        let queue = tables.get(number);
+        let before = self.segments.len();
+        self.rows += queue.take(limit, &mut self.segments);
+        let segments = self.segments.len() - before;
+        if segments == 0 {
+            return false;
+        }
+        queue.busy = true;
+        self.bytes += self.segments[before..]
             .iter()
-            .flat_map(|(_, segments)| segments)
             .map(Segment::bytes)
-            .sum()
+            .sum::<u64>();
+        self.tables.push(JobTable {
+            number,
+            table: queue.table.table,
+            segments,
+        });
+        true
     }
 }
 
 /// Takes the next job out of the queues, if there is one.
-pub(crate) fn next_job(
-    tables: &mut HashMap<TableRef, TableQueue>,
-    config: &IngestConfig,
-    now: Instant,
-) -> Option<Job> {
-    let mut largest: Option<(&TableRef, usize)> = None;
-    let mut oldest: Option<(&TableRef, Instant, usize)> = None;
+pub(crate) fn next_job(tables: &mut Tables, config: &IngestConfig, now: Instant) -> Option<Job> {
+    let mut largest: Option<(u32, usize)> = None;
+    let mut oldest: Option<(u32, Instant, usize)> = None;
     let mut ready = 0;
-    for (table, queue) in tables.iter().filter(|(_, queue)| queue.ready()) {
+    for (number, queue) in tables.ready() {
         ready += 1;
         if largest.is_none_or(|(_, rows)| queue.rows() > rows) {
-            largest = Some((table, queue.rows()));
+            largest = Some((number, queue.rows()));
         }
         if let Some(queued) = queue.oldest()
             && oldest.is_none_or(|(_, before, _)| queued < before)
         {
-            oldest = Some((table, queued, queue.rows()));
+            oldest = Some((number, queued, queue.rows()));
         }
     }
     let (largest, largest_rows) = largest?;
@@ -62,62 +97,50 @@ pub(crate) fn next_job(
     } else {
         None
     };
-    match single.cloned() {
-        Some(table) => {
-            let queue = tables.get_mut(&table)?;
-            queue.busy = true;
-            Some(Job {
-                target: Target::Table(table.table),
-                tables: vec![(table, queue.take(config.batch_rows))],
-            })
+    let job = match single {
+        Some(number) => {
+            let table = tables.get(number).table.table;
+            let mut job = Job::empty(Target::Table(table));
+            job.take(tables, number, config.batch_rows);
+            job
         }
-        None => {
-            let feed = oldest.feed.clone();
-            mixed(tables, |table| table.feed == feed)
-        }
-    }
+        None => mixed(tables, oldest),
+    };
+    tables.tidy();
+    (job.rows > 0).then_some(job)
 }
 
-/// One batch of many tables, the oldest first.
-fn mixed(
-    tables: &mut HashMap<TableRef, TableQueue>,
-    same_feed: impl Fn(&TableRef) -> bool,
-) -> Option<Job> {
-    let mut order: Vec<(Instant, &TableRef, &mut TableQueue)> = tables
-        .iter_mut()
-        .filter(|(table, queue)| queue.ready() && same_feed(table))
-        .filter_map(|(table, queue)| Some((queue.oldest()?, table, queue)))
+/// One batch of many tables of a feed, the oldest first.
+fn mixed(tables: &mut Tables, oldest: u32) -> Job {
+    let feed = tables.get(oldest).table.feed.clone();
+    let mut order: Vec<(Instant, TableId, u32, usize)> = tables
+        .ready()
+        .filter(|(_, queue)| queue.table.feed == feed)
+        .filter_map(|(number, queue)| {
+            Some((queue.oldest()?, queue.table.table, number, queue.rows()))
+        })
         .collect();
-    order.sort_unstable_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)));
-    let mut left = MIXED_ROWS;
-    let mut taken: Vec<(TableRef, Vec<Segment>)> = Vec::new();
-    for (_, table, queue) in order {
+    // Only as many as fit in the batch have to be in order.
+    let enough = order.len().min(MIXED_ROWS);
+    if enough < order.len() {
+        order.select_nth_unstable(enough);
+        order.truncate(enough);
+    }
+    order.sort_unstable();
+    let mut job = Job::empty(Target::Parent);
+    for (_, _, number, _) in order {
+        let left = MIXED_ROWS.saturating_sub(job.rows);
         if left == 0 {
             break;
         }
-        let segments = queue.take(left);
-        let rows: usize = segments.iter().map(Segment::len).sum();
-        let same_schema = match (taken.first(), segments.first()) {
-            (Some((_, first)), Some(segment)) => {
-                std::sync::Arc::ptr_eq(&first[0].ticket.block.schema, &segment.ticket.block.schema)
-            }
-            _ => true,
-        };
-        if !same_schema {
-            queue.push_front(segments);
-            continue;
-        }
-        left -= rows;
-        queue.busy = true;
-        taken.push((table.clone(), segments));
+        job.take(tables, number, left);
     }
-    let target = match taken.as_slice() {
-        [] => return None,
-        [(table, _)] => Target::Table(table.table),
-        _ => Target::Parent,
-    };
-    Some(Job {
-        target,
-        tables: taken,
-    })
+    if let [only] = job.tables.as_slice() {
+        job.target = Target::Table(only.table);
+    }
+    debug_assert!(job.segments.windows(2).all(|pair| {
+        let schema = |segment: &Segment| Arc::as_ptr(&segment.ticket.block.schema);
+        schema(&pair[0]) == schema(&pair[1])
+    }));
+    job
 }

@@ -9,24 +9,31 @@
 //! rows that could not be written go back to the front, so writes of a key keep their order; a row
 //! is acknowledged only after the sink reported its commit; every queue is bounded in bytes.
 
+mod ack;
 mod admission;
+mod budget;
 mod config;
 mod flush;
 mod ingest;
 mod job;
 mod metrics;
 mod outcome;
+mod plan;
 mod queue;
 mod routing;
+mod signal;
 mod sink;
 mod table;
+mod tables;
 mod ticket;
 
+pub use ack::Ack;
 pub use config::IngestConfig;
-pub use ingest::{Ack, Ingest, InstanceStats, SubmitError, WhenFull};
+pub use ingest::{Ingest, InstanceStats, SubmitError, WhenFull};
 pub use metrics::describe;
 pub use outcome::{Code, Outcome, RowRefusal};
 pub use routing::{FeedRoute, Owner, Routing};
+pub use signal::Signal;
 pub use sink::{Doubt, ErrorKind, Sink, SinkError, Target};
 
 #[cfg(test)]

@@ -44,14 +44,14 @@ impl RowRefusal {
 
     pub(crate) fn again(
         code: Code,
-        row: u32,
         reason: &'static str,
         message: String,
         retry_after: Duration,
     ) -> Self {
         Self {
             refusal: Refusal {
-                row,
+                // Set when the row is refused.
+                row: 0,
                 reason: reason.into(),
                 column: String::new(),
                 message,

@@ -1,6 +1,6 @@
 //! The queues of one instance and their writers' hand-over.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use pgbraid_shardmap::InstanceName;
@@ -12,7 +12,9 @@ use crate::{
     job::{Job, next_job},
     metrics::InstanceMetrics,
     sink::Sink,
-    table::{Segment, TableQueue, TableRef},
+    table::{Rows, Segment, TableRef},
+    tables::Tables,
+    ticket::Ticket,
 };
 
 /// All that is queued for one instance.
@@ -29,7 +31,7 @@ pub(crate) struct InstanceQueue {
 }
 
 struct State {
-    tables: HashMap<TableRef, TableQueue>,
+    tables: Tables,
     /// Bytes queued and in flight.
     bytes: u64,
     /// Rows in flight.
@@ -49,6 +51,17 @@ pub(crate) enum Next {
 /// Rows that left another instance's queue.
 pub(crate) type Moved = Vec<(TableRef, InstanceName, Vec<Segment>)>;
 
+/// Who a table belongs to, as one instance's queue sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Assigned {
+    Here,
+    /// Here, but not to be written now.
+    Held,
+    To(InstanceName),
+    /// No other instance is known to own it: rows wait until one is, or their time is over.
+    Nobody,
+}
+
 impl InstanceQueue {
     pub fn new(sink: Arc<dyn Sink>, config: IngestConfig) -> Self {
         let name = sink.instance();
@@ -56,7 +69,7 @@ impl InstanceQueue {
             name,
             metrics: InstanceMetrics::new(name),
             state: Mutex::new(State {
-                tables: HashMap::new(),
+                tables: Tables::default(),
                 bytes: 0,
                 in_flight: 0,
                 health: Health::new(),
@@ -69,12 +82,50 @@ impl InstanceQueue {
         }
     }
 
-    /// Adds rows, all of one request.
-    pub fn push(&self, segments: impl IntoIterator<Item = (TableRef, Segment)>) {
+    /// The numbers of tables in this queue.
+    pub fn numbers<'a>(&self, tables: impl IntoIterator<Item = &'a TableRef>) -> Vec<u32> {
         let mut state = self.state.lock();
-        for (table, segment) in segments {
+        tables
+            .into_iter()
+            .map(|table| state.tables.number(table))
+            .collect()
+    }
+
+    /// Adds rows of one request, by number of their table. Returns those whose table has left.
+    pub fn push(
+        &self,
+        ticket: &Arc<Ticket>,
+        queued: Instant,
+        rows: impl Iterator<Item = (u32, u32, u32)>,
+    ) -> Moved {
+        let mut moved = Moved::new();
+        let mut state = self.state.lock();
+        for (number, start, end) in rows {
+            let segment = Segment {
+                ticket: ticket.clone(),
+                rows: Rows::Range(start, end),
+                queued,
+            };
+            let queue = state.tables.get(number);
+            if let Some(owner) = queue.away {
+                moved.push((queue.table.clone(), owner, vec![segment]));
+                continue;
+            }
             state.bytes += segment.bytes();
-            state.tables.entry(table).or_default().push(segment);
+            state.tables.push(number, segment);
+        }
+        drop(state);
+        self.work.notify_one();
+        moved
+    }
+
+    /// Adds rows that come from another instance's queue.
+    pub fn push_moved(&self, table: &TableRef, segments: Vec<Segment>) {
+        let mut state = self.state.lock();
+        let number = state.tables.number(table);
+        for segment in segments {
+            state.bytes += segment.bytes();
+            state.tables.push(number, segment);
         }
         drop(state);
         self.work.notify_one();
@@ -109,15 +160,9 @@ impl InstanceQueue {
         }
         match next_job(&mut state.tables, &self.config, now) {
             Some(job) => {
-                let rows: usize = job
-                    .tables
-                    .iter()
-                    .flat_map(|(_, s)| s)
-                    .map(Segment::len)
-                    .sum();
-                state.in_flight += rows;
+                state.in_flight += job.rows;
                 state.health.started(now);
-                let more = state.tables.values().any(TableQueue::ready);
+                let more = state.tables.ready().next().is_some();
                 drop(state);
                 if more {
                     self.work.notify_one();
@@ -137,27 +182,38 @@ impl InstanceQueue {
         }
     }
 
-    /// The job is over: `back` are the rows that go to the front of their tables again, for each
-    /// table in order. Returns what belongs to another instance by now.
-    pub fn finish(&self, bytes: u64, rows: usize, back: Vec<(TableRef, Vec<Segment>)>) -> Moved {
+    /// The job is over. Of its segments, what has no answer yet goes to the front of its table
+    /// again. Returns what belongs to another instance by now.
+    pub fn finish(&self, job: Job) -> Moved {
         let mut moved = Moved::new();
+        let now = Instant::now();
+        let mut segments = job.segments.into_iter();
+        // What is dropped here is dropped outside the lock.
+        let back: Vec<(u32, Vec<Segment>)> = (job.tables.into_iter())
+            .map(|table| {
+                let of_table = segments.by_ref().take(table.segments);
+                let rest = of_table.filter_map(|segment| segment.rest(now));
+                (table.number, rest.collect())
+            })
+            .collect();
         let mut state = self.state.lock();
-        state.bytes -= bytes;
-        state.in_flight -= rows;
-        for (table, segments) in back {
+        state.bytes -= job.bytes;
+        state.in_flight -= job.rows;
+        for (number, segments) in back {
             let returned: u64 = segments.iter().map(Segment::bytes).sum();
-            let queue = state.tables.entry(table.clone()).or_default();
-            queue.push_front(segments);
+            state.bytes += returned;
+            if !segments.is_empty() {
+                state.tables.push_front(number, segments.into_iter());
+            }
+            let queue = state.tables.get(number);
             queue.busy = false;
-            let leaving = queue.leaving.take();
-            if let Some(instance) = leaving {
+            if let Some(instance) = queue.away
+                && queue.rows() > 0
+            {
                 let gone = queue.drain();
-                let gone_bytes: u64 = gone.iter().map(Segment::bytes).sum();
-                state.tables.remove(&table);
-                state.bytes -= gone_bytes - returned;
+                let table = queue.table.clone();
+                state.bytes -= gone.iter().map(Segment::bytes).sum::<u64>();
                 moved.push((table, instance, gone));
-            } else {
-                state.bytes += returned;
             }
         }
         drop(state);
@@ -197,13 +253,9 @@ impl InstanceQueue {
     /// Drops what has all its answers or whose time is over.
     pub fn sweep(&self, now: Instant) {
         let mut state = self.state.lock();
-        let freed: u64 = state
-            .tables
-            .values_mut()
-            .map(|table| table.sweep(now))
-            .sum();
+        let freed: u64 = state.tables.all().map(|table| table.sweep(now)).sum();
         state.bytes -= freed;
-        let rows = state.in_flight + state.tables.values().map(TableQueue::rows).sum::<usize>();
+        let rows = state.in_flight + state.tables.rows();
         self.metrics.queue_rows.set(rows as f64);
         self.metrics.queue_bytes.set(state.bytes as f64);
         let all_done = state.closed && state.bytes == 0;
@@ -217,41 +269,40 @@ impl InstanceQueue {
     /// Rows and bytes queued and in flight.
     pub fn queued(&self) -> (u64, u64) {
         let state = self.state.lock();
-        let rows = state.in_flight + state.tables.values().map(TableQueue::rows).sum::<usize>();
+        let rows = state.in_flight + state.tables.rows();
         (rows as u64, state.bytes)
     }
 
-    /// Applies who owns a table: `None` is "not this instance, and no other is known".
-    pub fn assign(&self, table: &TableRef, owner: Option<InstanceName>, held: bool) -> Moved {
+    /// Applies who owns the tables that have a queue here. Returns the rows that leave.
+    pub fn assign(&self, owner: impl Fn(&TableRef) -> Assigned) -> Moved {
         let mut moved = Moved::new();
         let mut state = self.state.lock();
-        let Some(queue) = state.tables.get_mut(table) else {
-            return moved;
-        };
-        match owner {
-            Some(owner) if owner == self.name => {
-                queue.leaving = None;
-                queue.held = held;
+        let mut freed = 0;
+        for queue in state.tables.all() {
+            match owner(&queue.table) {
+                assigned @ (Assigned::Here | Assigned::Held) => {
+                    queue.away = None;
+                    queue.held = assigned == Assigned::Held;
+                }
+                Assigned::Nobody => {
+                    queue.held = true;
+                    queue.away = None;
+                }
+                Assigned::To(owner) => {
+                    queue.held = false;
+                    queue.away = Some(owner);
+                    if !queue.busy && queue.rows() > 0 {
+                        let gone = queue.drain();
+                        freed += gone.iter().map(Segment::bytes).sum::<u64>();
+                        moved.push((queue.table.clone(), owner, gone));
+                    }
+                }
             }
-            Some(owner) if queue.busy => queue.leaving = Some(owner),
-            Some(owner) => {
-                let gone = queue.drain();
-                let bytes: u64 = gone.iter().map(Segment::bytes).sum();
-                state.tables.remove(table);
-                state.bytes -= bytes;
-                moved.push((table.clone(), owner, gone));
-            }
-            // Rows wait where they are until an owner is known or their time is over.
-            None => queue.held = true,
         }
+        state.bytes -= freed;
         drop(state);
         self.work.notify_one();
         moved
-    }
-
-    /// Tables that have a queue here.
-    pub fn tables(&self) -> Vec<TableRef> {
-        self.state.lock().tables.keys().cloned().collect()
     }
 
     /// No further rows come: writers end when all is written.

@@ -6,7 +6,7 @@ use pgbraid_feed::FeedSchema;
 use pgbraid_shardmap::{FeedName, InstanceName};
 
 /// Who takes a table's rows now.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Owner {
     /// This instance.
     One(InstanceName),

@@ -21,8 +21,9 @@ pub(crate) struct Segment {
     pub queued: Instant,
 }
 
+#[derive(Clone)]
 pub(crate) enum Rows {
-    /// A piece of the ticket's order.
+    /// Rows that lie side by side in the request's block.
     Range(u32, u32),
     /// Rows that came back.
     List(Vec<u32>),
@@ -30,18 +31,22 @@ pub(crate) enum Rows {
 
 impl Segment {
     pub fn len(&self) -> usize {
-        self.rows().len()
-    }
-
-    pub fn rows(&self) -> &[u32] {
         match &self.rows {
-            Rows::Range(start, end) => &self.ticket.order[*start as usize..*end as usize],
-            Rows::List(rows) => rows,
+            Rows::Range(start, end) => (end - start) as usize,
+            Rows::List(rows) => rows.len(),
         }
     }
 
     pub fn bytes(&self) -> u64 {
         self.len() as u64 * self.ticket.row_bytes
+    }
+
+    /// Calls back with each row.
+    pub fn each(&self, row: impl FnMut(u32)) {
+        match &self.rows {
+            Rows::Range(start, end) => (*start..*end).for_each(row),
+            Rows::List(rows) => rows.iter().copied().for_each(row),
+        }
     }
 
     /// Cuts off the first `rows` rows.
@@ -64,23 +69,60 @@ impl Segment {
             queued: self.queued,
         }
     }
+
+    /// What of it has no answer yet and still has time.
+    pub fn rest(self, now: Instant) -> Option<Segment> {
+        if self.ticket.is_done() || self.ticket.deadline <= now {
+            return None;
+        }
+        if let Rows::Range(start, end) = self.rows
+            && self.ticket.are_resolved(start, end)
+        {
+            return None;
+        }
+        let mut rows = Vec::new();
+        self.each(|row| {
+            if !self.ticket.is_resolved(row) {
+                rows.push(row);
+            }
+        });
+        (!rows.is_empty()).then_some(Segment {
+            rows: Rows::List(rows),
+            ..self
+        })
+    }
 }
 
 /// Rows that wait for one table, in order of arrival.
-#[derive(Default)]
 pub(crate) struct TableQueue {
+    pub table: TableRef,
     segments: VecDeque<Segment>,
     rows: usize,
     bytes: u64,
+    /// No deadline of a row is before this.
+    first_deadline: Option<Instant>,
     /// A batch of this table is being written.
     pub busy: bool,
-    /// The table is in the last step of a move.
+    /// The table is in the last step of a move, or nobody is known to own it.
     pub held: bool,
     /// The table belongs to another instance now: its rows go there when the batch is back.
-    pub leaving: Option<InstanceName>,
+    pub away: Option<InstanceName>,
 }
 
 impl TableQueue {
+    pub fn new(table: TableRef) -> Self {
+        Self {
+            table,
+            segments: VecDeque::new(),
+            rows: 0,
+            bytes: 0,
+            first_deadline: None,
+            busy: false,
+            held: false,
+            away: None,
+        }
+    }
+
     pub fn rows(&self) -> usize {
         self.rows
     }
@@ -92,27 +134,35 @@ impl TableQueue {
 
     /// Whether a writer may take rows of it.
     pub fn ready(&self) -> bool {
-        self.rows > 0 && !self.busy && !self.held && self.leaving.is_none()
+        self.rows > 0 && !self.busy && !self.held && self.away.is_none()
+    }
+
+    fn count(&mut self, segment: &Segment) {
+        self.rows += segment.len();
+        self.bytes += segment.bytes();
+        let deadline = segment.ticket.deadline;
+        self.first_deadline = Some(match self.first_deadline {
+            Some(first) => first.min(deadline),
+            None => deadline,
+        });
     }
 
     pub fn push(&mut self, segment: Segment) {
-        self.rows += segment.len();
-        self.bytes += segment.bytes();
+        self.count(&segment);
         self.segments.push_back(segment);
     }
 
     /// Puts rows back before all others; `segments` in their order.
-    pub fn push_front(&mut self, segments: Vec<Segment>) {
-        for segment in segments.into_iter().rev() {
-            self.rows += segment.len();
-            self.bytes += segment.bytes();
+    pub fn push_front(&mut self, segments: impl DoubleEndedIterator<Item = Segment>) {
+        for segment in segments.rev() {
+            self.count(&segment);
             self.segments.push_front(segment);
         }
     }
 
-    /// Takes up to `limit` rows off the front, all of one state of the feed's schema.
-    pub fn take(&mut self, limit: usize) -> Vec<Segment> {
-        let mut taken: Vec<Segment> = Vec::new();
+    /// Takes up to `limit` rows off the front, all of one state of the feed's schema, which is
+    /// that of the first of `taken` if there is one. Returns the number of rows.
+    pub fn take(&mut self, limit: usize, taken: &mut Vec<Segment>) -> usize {
         let mut left = limit;
         while left > 0
             && let Some(front) = self.segments.front_mut()
@@ -137,16 +187,28 @@ impl TableQueue {
             self.bytes -= segment.bytes();
             taken.push(segment);
         }
-        taken
+        if self.segments.is_empty() {
+            self.first_deadline = None;
+        }
+        limit - left
     }
 
-    /// Drops requests that have all their answers. Returns the bytes let go.
+    /// Drops requests whose time is over. Returns the bytes let go.
     pub fn sweep(&mut self, now: Instant) -> u64 {
+        if self.first_deadline.is_none_or(|first| first > now) {
+            return 0;
+        }
         let before = self.bytes;
         self.segments
             .retain(|segment| !segment.ticket.is_done() && segment.ticket.deadline > now);
         self.rows = self.segments.iter().map(Segment::len).sum();
         self.bytes = self.segments.iter().map(Segment::bytes).sum();
+        self.first_deadline = (self.segments.iter())
+            .map(|segment| segment.ticket.deadline)
+            .min();
+        if self.segments.is_empty() {
+            self.segments.shrink_to(64);
+        }
         before - self.bytes
     }
 
@@ -154,6 +216,7 @@ impl TableQueue {
     pub fn drain(&mut self) -> Vec<Segment> {
         self.rows = 0;
         self.bytes = 0;
+        self.first_deadline = None;
         self.segments.drain(..).collect()
     }
 }

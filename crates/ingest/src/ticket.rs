@@ -9,60 +9,79 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use pgbraid_feed::Block;
-use tokio::{
-    sync::{Notify, OwnedSemaphorePermit},
-    time::Instant,
-};
+use pgbraid_feed::{Arranged, Block};
+use tokio::time::Instant;
 
-use crate::{Code, Outcome, RowRefusal};
+use crate::{Code, Outcome, RowRefusal, Signal, budget::Reservation};
 
-/// A request in flight.
+/// A request in flight. Rows are numbered as in its block, by table; answers name them as the
+/// request did.
 pub(crate) struct Ticket {
     pub block: Arc<Block>,
-    /// Row indexes grouped by table.
-    pub order: Vec<u32>,
+    /// Number in the request of each row of the block.
+    pub origin: Vec<u32>,
     /// Rough bytes a row, for the queues' bounds.
     pub row_bytes: u64,
     pub deadline: Instant,
     resolved: Box<[AtomicU64]>,
     remaining: AtomicU32,
+    /// Rows of the request, those refused at the edge included.
+    rows: u64,
     refused: Mutex<Vec<RowRefusal>>,
-    done: Notify,
+    signal: Signal,
     /// Given back when the last queue lets go of the request.
-    _memory: Option<OwnedSemaphorePermit>,
+    _memory: Reservation,
 }
 
 impl Ticket {
     pub fn new(
-        block: Arc<Block>,
-        order: Vec<u32>,
+        arranged: Arranged,
+        row_bytes: u64,
         deadline: Instant,
-        memory: Option<OwnedSemaphorePermit>,
+        signal: Signal,
+        memory: Reservation,
     ) -> Self {
+        let block = Arc::new(arranged.block);
         let rows = block.rows();
-        let ticket = Self {
-            row_bytes: (block.size() as u64 / u64::from(rows.max(1))) + 32,
-            order,
+        let refused: Vec<RowRefusal> = (block.refused().iter().cloned())
+            .map(RowRefusal::invalid)
+            .collect();
+        Self {
+            row_bytes,
+            origin: arranged.origin,
             deadline,
             resolved: (0..rows.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
             remaining: AtomicU32::new(rows),
-            refused: Mutex::new(Vec::new()),
-            done: Notify::new(),
+            rows: u64::from(rows) + refused.len() as u64,
+            refused: Mutex::new(refused),
+            signal,
             _memory: memory,
             block,
-        };
-        for refusal in ticket.block.refused() {
-            ticket.refuse(RowRefusal::invalid(refusal.clone()));
         }
-        ticket
     }
 
     /// Marks a row; false if it was marked before.
     #[inline]
-    fn mark(&self, row: u32) -> bool {
+    pub fn mark(&self, row: u32) -> bool {
         let bit = 1 << (row % 64);
         self.resolved[row as usize / 64].fetch_or(bit, Ordering::AcqRel) & bit == 0
+    }
+
+    /// Marks rows that lie side by side; returns how many were not marked before. To be counted
+    /// with [`Self::committed`] afterwards.
+    pub fn mark_range(&self, start: u32, end: u32) -> u32 {
+        (words(start, end))
+            .map(|(word, bits)| {
+                let before = self.resolved[word].fetch_or(bits, Ordering::AcqRel);
+                (bits & !before).count_ones()
+            })
+            .sum()
+    }
+
+    /// Whether all rows of a range have their answers.
+    pub fn are_resolved(&self, start: u32, end: u32) -> bool {
+        words(start, end)
+            .all(|(word, bits)| self.resolved[word].load(Ordering::Acquire) & bits == bits)
     }
 
     /// Whether the row has its answer already.
@@ -76,13 +95,6 @@ impl Ticket {
         self.remaining.load(Ordering::Acquire) == 0
     }
 
-    /// The row is committed; false if it had its answer already. To be counted with
-    /// [`Self::committed`] afterwards, once for many rows.
-    #[inline]
-    pub fn mark_committed(&self, row: u32) -> bool {
-        self.mark(row)
-    }
-
     /// So many rows were marked as committed.
     pub fn committed(&self, rows: u32) {
         if rows > 0 {
@@ -91,10 +103,11 @@ impl Ticket {
     }
 
     /// The row is refused. False if it had its answer already.
-    pub fn refuse(&self, refusal: RowRefusal) -> bool {
+    pub fn refuse(&self, row: u32, mut refusal: RowRefusal) -> bool {
+        refusal.refusal.row = self.origin[row as usize];
         // The lock is held over the mark, so that whoever sees the row resolved finds its refusal.
         let mut refused = self.refused.lock();
-        let first = self.mark(refusal.refusal.row);
+        let first = self.mark(row);
         if first {
             refused.push(refusal);
             drop(refused);
@@ -105,9 +118,8 @@ impl Ticket {
 
     #[inline]
     fn count_down(&self, rows: u32) {
-        if self.remaining.fetch_sub(rows, Ordering::AcqRel) == rows {
-            self.done.notify_one();
-        }
+        let left = self.remaining.fetch_sub(rows, Ordering::AcqRel) - rows;
+        self.signal.give(left == 0);
     }
 
     /// Refuses what has no answer yet.
@@ -115,22 +127,22 @@ impl Ticket {
         (0..self.block.rows())
             .filter(|row| {
                 !self.is_resolved(*row)
-                    && self.refuse(RowRefusal::again(
-                        Code::Unavailable,
+                    && self.refuse(
                         *row,
-                        reason,
-                        message.to_owned(),
-                        retry_after,
-                    ))
+                        RowRefusal::again(
+                            Code::Unavailable,
+                            reason,
+                            message.to_owned(),
+                            retry_after,
+                        ),
+                    )
             })
             .count() as u64
     }
 
     /// Waits until every row has its answer.
     pub async fn wait(&self) {
-        while !self.is_done() {
-            self.done.notified().await;
-        }
+        self.signal.until(|| self.is_done()).await;
     }
 
     /// What became of the rows; meaningful once [`Self::is_done`].
@@ -138,8 +150,67 @@ impl Ticket {
         let mut refused = std::mem::take(&mut *self.refused.lock());
         refused.sort_by_key(|refusal| refusal.refusal.row);
         Outcome {
-            committed: u64::from(self.block.rows()) - refused.len() as u64,
+            committed: self.rows - refused.len() as u64,
             refused,
+        }
+    }
+
+    /// Calls `answer` for each row that has had its answer since the last call with the same
+    /// `told`, by its number in the request; `told` begins empty.
+    pub fn news(&self, told: &mut Vec<u64>, mut answer: impl FnMut(u32, Option<&RowRefusal>)) {
+        if told.is_empty() {
+            // The extra word says that rows refused at the edge were told of.
+            told.resize(self.resolved.len() + 1, 0);
+            for refusal in self.block.refused() {
+                answer(refusal.row, Some(&RowRefusal::invalid(refusal.clone())));
+            }
+        }
+        let mut refused = None;
+        for (word, told) in told[..self.resolved.len()].iter_mut().enumerate() {
+            let mut new = self.resolved[word].load(Ordering::Acquire) & !*told;
+            *told |= new;
+            while new != 0 {
+                let row = self.origin[word * 64 + new.trailing_zeros() as usize];
+                new &= new - 1;
+                let refused = refused.get_or_insert_with(|| self.refused.lock());
+                answer(
+                    row,
+                    refused.iter().find(|refusal| refusal.refusal.row == row),
+                );
+            }
+        }
+    }
+}
+
+/// The words of a bitmap that a range of rows touches, with the range's bits in each.
+fn words(start: u32, end: u32) -> impl Iterator<Item = (usize, u64)> {
+    (start / 64..end.div_ceil(64)).map(move |word| {
+        let from = start.saturating_sub(word * 64);
+        let to = (end - word * 64).min(64);
+        let bits = (u64::MAX >> (64 - (to - from))) << from;
+        (word as usize, bits)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::words;
+
+    #[test]
+    fn words_cover_a_range_exactly() {
+        for start in 0..140 {
+            for end in start + 1..200 {
+                let mut bits = 0;
+                for (word, mask) in words(start, end) {
+                    for bit in 0..64 {
+                        let row = word as u32 * 64 + bit;
+                        let inside = (start..end).contains(&row);
+                        assert_eq!(mask >> bit & 1 == 1, inside, "{start}..{end} {row}");
+                    }
+                    bits += mask.count_ones();
+                }
+                assert_eq!(bits, end - start);
+            }
         }
     }
 }

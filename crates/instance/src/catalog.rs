@@ -1,6 +1,6 @@
 //! What PostgreSQL's catalog says of a feed's parent table.
 
-use pgbraid_feed::{Column, FeedSchema, KeyColumn, MergePolicy, types::ColumnType};
+use pgbraid_feed::{Column, ColumnMask, FeedSchema, KeyColumn, MergePolicy, types::ColumnType};
 use pgbraid_shardmap::{FeedName, KeyType};
 
 use crate::{DbError, DbErrorKind, Instance, sql::qualified};
@@ -50,7 +50,9 @@ impl Instance {
                   cross join unnest(i.indkey::int2[]) with ordinality as k(attnum, n) \
                   join pg_attribute a on a.attrelid = c.oid and a.attnum = k.attnum \
                   where i.indrelid = c.oid and i.indisprimary) as pk, \
-                 p.partcollation::oid[] as collations \
+                 p.partcollation::oid[] as collations, \
+                 exists (select from pg_trigger g where g.tgrelid = c.oid and not g.tgisinternal \
+                  and g.tgtype & 4 <> 0 and (g.tgtype & 1 = 0 or g.tgtype & 2 <> 0)) \
                  from pg_class c join pg_namespace n on n.oid = c.relnamespace \
                  left join pg_partitioned_table p on p.partrelid = c.oid \
                  where n.nspname = $1 and c.relname = $2",
@@ -98,6 +100,7 @@ impl Instance {
         session.done();
         let mut key = None;
         let mut columns = Vec::with_capacity(rows.len());
+        let mut required = ColumnMask::new();
         for row in rows {
             let number: i16 = row.get(0);
             let column: String = row.get(1);
@@ -124,6 +127,9 @@ impl Instance {
                 key = Some(KeyColumn { name: column, ty });
                 continue;
             }
+            if row.get(5) && !row.get::<_, bool>(8) {
+                required.insert(columns.len());
+            }
             columns.push(Column {
                 name: column,
                 ty,
@@ -141,14 +147,10 @@ impl Instance {
                 crate::quote_ident(&key.name)
             )));
         }
-        Ok(FeedSchema::new(
-            feed.clone(),
-            schema,
-            table,
-            key,
-            columns,
-            tables,
-        ))
+        let mut feed = FeedSchema::new(feed.clone(), schema, table, key, columns, tables);
+        feed.required = required;
+        feed.insert_triggers = parent.get(6);
+        Ok(feed)
     }
 
     /// The partitions of a feed's parent.

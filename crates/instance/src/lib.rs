@@ -14,7 +14,9 @@ mod probe;
 mod rows;
 mod rules;
 mod sql;
+mod statement_text;
 mod statements;
+mod stored;
 mod tls;
 mod write;
 

@@ -38,7 +38,7 @@ impl Instance {
     /// Connects and listens.
     ///
     /// # Errors
-    /// If the instance can't be reached.
+    /// If the instance can't be reached, or is another one than expected.
     pub async fn listen(&self, channels: &[String]) -> Result<ListenConnection, DbError> {
         let (client, mut connection) = self.connector.open("").await?;
         let (send, heard) = mpsc::channel(BUFFERED);
@@ -66,6 +66,8 @@ impl Instance {
             .map(|channel| format!("listen {};", quote_ident(channel)))
             .collect();
         client.batch_execute(&listen).await?;
+        // What another instance notifies must not come under this one's name.
+        self.check_server(&client).await?;
         Ok(ListenConnection {
             client,
             heard,

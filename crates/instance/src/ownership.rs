@@ -164,7 +164,7 @@ impl Instance {
         schema: &FeedSchema,
         tables: &[TableId],
     ) -> Result<usize, DbError> {
-        let mut client = self.connector.client("").await?;
+        let mut client = self.connect("").await?;
         let stored: i32 = client
             .query_one(
                 "with new as (insert into pgbraid.feed (name, table_schema, table_name, tables) \

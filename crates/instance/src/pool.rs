@@ -16,6 +16,7 @@ use crate::{
     Connector, DbError, DbErrorKind, ServerIdentity,
     identity::{check_cluster, read_cluster},
     statements::StatementCache,
+    stored::StoredShare,
 };
 
 /// A pooled connection.
@@ -27,6 +28,8 @@ pub struct Session {
     pub(crate) backend_start: String,
     /// Of its server; a connection to a primary keeps it for life.
     pub(crate) identity: ServerIdentity,
+    /// The cluster that its server was found to belong to, under the instance's name.
+    cluster: Option<Uuid>,
     /// Set while something is under way: a session dropped in the middle is not used again.
     pub(crate) broken: bool,
 }
@@ -37,6 +40,10 @@ impl Session {
         self.broken = false;
     }
 }
+
+/// Settings of writers' sessions. A batch meets its table by index, in the order of its keys: two
+/// batches that took rows in another order could deadlock. And it is planned once, not every time.
+const WRITER_OPTIONS: &str = "-c plan_cache_mode=force_generic_plan -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off";
 
 pub(crate) struct Manager {
     connector: Connector,
@@ -60,11 +67,13 @@ impl ManageConnection for Manager {
                 &[],
             )
             .await?;
-        if let Some(cluster) = &self.cluster {
+        let mut cluster = None;
+        if let Some(expected) = &self.cluster {
             // An address may come to be another server's: rows must not go there, whatever tables
             // it has.
             let found = read_cluster(&client).await?;
-            check_cluster(&self.connector, found, cluster.get().copied())?;
+            let expected = expected.get().copied();
+            cluster = Some(check_cluster(&self.connector, found, expected)?);
         }
         Ok(Session {
             pid: row.get(0),
@@ -73,6 +82,7 @@ impl ManageConnection for Manager {
                 system_id: row.get::<_, i64>(2) as u64,
                 timeline: row.get::<_, i32>(3) as u32,
             },
+            cluster,
             client,
             statements: StatementCache::new(self.statements),
             broken: false,
@@ -131,6 +141,7 @@ pub struct Instance {
     wait: Duration,
     last_error: Arc<Mutex<Option<String>>>,
     cluster: Arc<OnceLock<Uuid>>,
+    pub(crate) stored: Arc<StoredShare>,
 }
 
 impl Instance {
@@ -165,7 +176,7 @@ impl Instance {
                 })
         };
         Arc::new(Self {
-            writers: pool(writers, "", Some(cluster.clone())),
+            writers: pool(writers, WRITER_OPTIONS, Some(cluster.clone())),
             // The outbox is read by index whatever the statistics say about so young a table.
             readers: pool(
                 readers,
@@ -173,6 +184,7 @@ impl Instance {
                 None,
             ),
             cluster,
+            stored: Arc::default(),
             wait,
             last_error: errors.last,
             connector,
@@ -214,10 +226,33 @@ impl Instance {
         self.take(&self.writers).await
     }
 
-    /// A connection for everything but writing batches. It counts as broken until
-    /// [`Session::done`]: a caller whose time is over drops it in the middle of its work, and the
-    /// next one must not wait behind that.
+    /// A connection for everything but writing batches. Once the cluster is known, it is one to
+    /// the instance of this name in this cluster: rows and alerts of another would be taken for its
+    /// own. It counts as broken until [`Session::done`]: a caller whose time is over drops it in the
+    /// middle of its work, and the next one must not wait behind that.
     pub(crate) async fn reader(&self) -> Result<PooledConnection<'_, Manager>, DbError> {
+        let mut session = self.any_reader().await?;
+        if session.cluster.is_none() {
+            match self.check_server(&session.client).await {
+                Ok(found) => session.cluster = found,
+                Err(error) => {
+                    session.done();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(session)
+    }
+
+    /// A connection of its own, to the right server as with [`Self::reader`].
+    pub(crate) async fn connect(&self, options: &str) -> Result<Client, DbError> {
+        let client = self.connector.client(options).await?;
+        self.check_server(&client).await?;
+        Ok(client)
+    }
+
+    /// As [`Self::reader`], to whichever server answers.
+    pub(crate) async fn any_reader(&self) -> Result<PooledConnection<'_, Manager>, DbError> {
         let mut session = self.take(&self.readers).await?;
         session.broken = true;
         Ok(session)

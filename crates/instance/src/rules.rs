@@ -157,7 +157,7 @@ impl Instance {
         change: &RuleChange,
         schemas: &Schemas,
     ) -> Result<RuleEdit, DbError> {
-        let mut client = self.connector.client("").await?;
+        let mut client = self.connect("").await?;
         let transaction = client.transaction().await?;
         transaction.batch_execute(LOCK_WAIT).await?;
         let mut edit = RuleEdit::default();
@@ -265,7 +265,7 @@ impl Instance {
     }
 
     async fn install_rules_once(&self, set: &RuleSet, schemas: &Schemas) -> Result<bool, DbError> {
-        let mut client = self.connector.client("").await?;
+        let mut client = self.connect("").await?;
         let transaction = client.transaction().await?;
         transaction.batch_execute(LOCK_WAIT).await?;
         let before = read_set(&transaction, true).await?;
@@ -296,7 +296,7 @@ impl Instance {
         sample: i64,
     ) -> Result<(i64, i64, Vec<String>), DbError> {
         let expression = check(&rule.expression, &columns(schema)).map_err(refused)?;
-        let mut client = self.connector.client("-c statement_timeout=0").await?;
+        let mut client = self.connect("-c statement_timeout=0").await?;
         let (mut rows, mut matched, mut keys) = (0, 0, Vec::new());
         for number in tables {
             let one = Target {

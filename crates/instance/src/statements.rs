@@ -2,10 +2,21 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use pgbraid_feed::{ColumnMask, FeedSchema, Operation};
+use pgbraid_feed::{ColumnMask, FeedSchema};
 use tokio_postgres::Statement;
 
 use crate::write::WriteTarget;
+
+/// What a statement does with its rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum StatementForm {
+    Upsert,
+    /// Of the keys that are stored.
+    Update,
+    /// Of the keys that are not.
+    InsertMissing,
+    Delete,
+}
 
 /// What tells one statement from another.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -13,7 +24,7 @@ pub(crate) struct StatementKey {
     /// Address of the feed's schema: another state of the catalog is another address.
     pub schema: usize,
     pub target: WriteTarget,
-    pub operation: Operation,
+    pub form: StatementForm,
     pub mask: ColumnMask,
 }
 

@@ -1,20 +1,20 @@
 //! Upserts and deletes of batches.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{cmp::Ordering, time::Duration};
 
-use futures::future::join_all;
-use pgbraid_feed::{
-    Batch, ColumnMask, FeedSchema, MergePolicy, Operation, Statement, encode::ArrayParam,
-    types::ColumnType,
-};
-use pgbraid_shardmap::{KeyType, TableId};
+use futures::future::{join, join_all};
+use pgbraid_feed::{Batch, Operation, Statement, encode::ArrayParam};
+use pgbraid_shardmap::TableId;
 use postgres_types::ToSql;
+use tokio_postgres::Client;
 
 use crate::{
     DbError, DbErrorKind, Instance,
     pool::Session,
-    sql::{leaf, qualified, quote_ident},
-    statements::StatementKey,
+    sql::leaf,
+    statement_text,
+    statements::{StatementForm, StatementKey},
+    stored::StoredShare,
 };
 
 /// What a statement writes to.
@@ -57,7 +57,7 @@ impl Instance {
         // If this future is dropped half way the session must not be used again.
         session.broken = true;
         let limit = self.connector.statement_timeout * statements.len() as u32 + GRACE;
-        let written = write_all(&mut session, batch, statements, target);
+        let written = write_all(&mut session, &self.stored, batch, statements, target);
         let results = match tokio::time::timeout(limit, written).await {
             Ok(results) => results,
             Err(_) => statements
@@ -134,13 +134,24 @@ impl Instance {
 
 async fn write_all(
     session: &mut Session,
+    stored: &StoredShare,
     batch: &Batch,
     statements: &[Statement],
     target: WriteTarget,
 ) -> Vec<Result<(), DbError>> {
+    if let ([statement], WriteTarget::Table(_)) = (statements, target)
+        && statement.operation == Operation::Upsert
+        && stored.update_first(batch.schema(), &statement.mask, statement.rows.len())
+    {
+        return vec![update_first(session, stored, batch, statement, target).await];
+    }
     let mut prepared = Vec::with_capacity(statements.len());
     for statement in statements {
-        prepared.push(prepare(session, batch, statement, target).await);
+        let form = match statement.operation {
+            Operation::Upsert => StatementForm::Upsert,
+            Operation::Delete => StatementForm::Delete,
+        };
+        prepared.push(prepare(session, batch, statement, target, form).await);
     }
     let client = &session.client;
     // All are sent when first polled, in this order; the answers come back in this order too.
@@ -149,21 +160,78 @@ async fn write_all(
             .into_iter()
             .zip(statements)
             .map(|(prepared, statement)| async move {
-                let prepared = prepared?;
-                let keys = ArrayParam::keys(batch, &statement.rows);
-                let columns: Vec<ArrayParam<'_>> = statement
-                    .mask
-                    .iter()
-                    .map(|column| ArrayParam::column(batch, &statement.rows, column))
-                    .collect();
-                let mut params: Vec<&(dyn ToSql + Sync)> = Vec::with_capacity(columns.len() + 1);
-                params.push(&keys);
-                params.extend(columns.iter().map(|column| column as &(dyn ToSql + Sync)));
-                client.execute(&prepared, &params).await?;
+                execute(client, &prepared?, batch, statement).await?;
                 Ok(())
             }),
     )
     .await
+}
+
+/// Updates what is stored and inserts the rest, in one transaction: a row that PostgreSQL refuses
+/// takes all of it back, as with one statement.
+async fn update_first(
+    session: &mut Session,
+    stored: &StoredShare,
+    batch: &Batch,
+    statement: &Statement,
+    target: WriteTarget,
+) -> Result<(), DbError> {
+    let update = prepare(session, batch, statement, target, StatementForm::Update).await?;
+    let client = &session.client;
+    let (begun, updated) = join(
+        client.batch_execute("begin"),
+        execute(client, &update, batch, statement),
+    )
+    .await;
+    let rows = statement.rows.len();
+    let written = match begun.and(updated) {
+        Ok(found) => {
+            stored.found(batch.schema(), &statement.mask, rows, found as usize);
+            match (found as usize).cmp(&rows) {
+                Ordering::Less => insert_missing(session, batch, statement, target).await,
+                _ => Ok(()),
+            }
+        }
+        Err(error) => Err(error.into()),
+    };
+    match written {
+        Ok(()) => Ok(session.client.batch_execute("commit").await?),
+        Err(error) => {
+            // The first error says what was wrong; a connection that is gone shows by itself.
+            let ended = session.client.batch_execute("rollback").await;
+            match ended.map_err(DbError::from) {
+                Err(lost) if lost.kind == DbErrorKind::Lost => Err(lost),
+                _ => Err(error),
+            }
+        }
+    }
+}
+
+async fn insert_missing(
+    session: &mut Session,
+    batch: &Batch,
+    statement: &Statement,
+    target: WriteTarget,
+) -> Result<(), DbError> {
+    let form = StatementForm::InsertMissing;
+    let insert = prepare(session, batch, statement, target, form).await?;
+    execute(&session.client, &insert, batch, statement).await?;
+    Ok(())
+}
+
+/// Sends the statement's rows; returns how many PostgreSQL says it wrote.
+async fn execute(
+    client: &Client,
+    prepared: &tokio_postgres::Statement,
+    batch: &Batch,
+    statement: &Statement,
+) -> Result<u64, tokio_postgres::Error> {
+    let params = ArrayParam::of(batch, statement);
+    let params: Vec<&(dyn ToSql + Sync)> = params
+        .iter()
+        .map(|param| param as &(dyn ToSql + Sync))
+        .collect();
+    client.execute(prepared, &params).await
 }
 
 async fn prepare(
@@ -171,12 +239,13 @@ async fn prepare(
     batch: &Batch,
     statement: &Statement,
     target: WriteTarget,
+    form: StatementForm,
 ) -> Result<tokio_postgres::Statement, DbError> {
     let schema = batch.schema();
     let key = StatementKey {
         schema: std::sync::Arc::as_ptr(schema) as usize,
         target,
-        operation: statement.operation,
+        form,
         mask: statement.mask.clone(),
     };
     if let Some(prepared) = session.statements.get(&key) {
@@ -186,157 +255,16 @@ async fn prepare(
         WriteTarget::Table(table) => leaf(&schema.table, table.index()),
         WriteTarget::Parent => schema.table.clone(),
     };
-    let sql = match statement.operation {
-        Operation::Upsert => upsert(schema, &table, &statement.mask),
-        Operation::Delete => delete(schema, &table),
+    let mask = &statement.mask;
+    let sql = match form {
+        StatementForm::Upsert => statement_text::upsert(schema, &table, mask),
+        StatementForm::Update => statement_text::update(schema, &table, mask),
+        StatementForm::InsertMissing => statement_text::insert_missing(schema, &table, mask),
+        StatementForm::Delete => statement_text::delete(schema, &table),
     };
     let prepared = session.client.prepare(&sql).await?;
     session
         .statements
         .put(key, prepared.clone(), schema.clone());
     Ok(prepared)
-}
-
-fn key_array(schema: &FeedSchema) -> &'static str {
-    match schema.key.ty {
-        KeyType::Int8 => "int8[]",
-        KeyType::Uuid => "uuid[]",
-        KeyType::Text => "text[]",
-    }
-}
-
-/// `insert .. select from unnest .. on conflict do update`, each column by its policy.
-fn upsert(schema: &FeedSchema, table: &str, mask: &ColumnMask) -> String {
-    let table = qualified(&schema.schema, table);
-    let key = quote_ident(&schema.key.name);
-    let mut sql = format!("insert into {table} as t ({key}");
-    let mut select = String::from("u.k");
-    let mut arrays = format!("$1::{}", key_array(schema));
-    let mut names = String::from("k");
-    let mut set = String::new();
-    for (at, column) in mask.iter().enumerate() {
-        let definition = &schema.columns[column];
-        let name = quote_ident(&definition.name);
-        let _ = write!(sql, ", {name}");
-        let _ = write!(select, ", u.c{at}");
-        if definition.ty.needs_cast() {
-            let _ = write!(select, "::{}", definition.ty.sql_name());
-        }
-        let _ = write!(
-            arrays,
-            ", ${}::{}[]",
-            at + 2,
-            definition.ty.wire_type().name()
-        );
-        let _ = write!(names, ", c{at}");
-        let separator = if set.is_empty() { "" } else { ", " };
-        let _ = write!(
-            set,
-            "{separator}{name} = {}",
-            merged(definition.policy, &definition.ty, &name)
-        );
-    }
-    let _ = write!(
-        sql,
-        ") select {select} from unnest({arrays}) as u({names}) on conflict ({key}) "
-    );
-    if set.is_empty() {
-        sql.push_str("do nothing");
-        return sql;
-    }
-    let _ = write!(sql, "do update set {set}");
-    if let Some(version) = schema
-        .version_column
-        .filter(|version| mask.contains(*version))
-    {
-        let version = quote_ident(&schema.columns[version].name);
-        // A write without a version (NULL) can't be told to be older.
-        let _ = write!(
-            sql,
-            " where t.{version} is null or excluded.{version} is null or excluded.{version} >= t.{version}"
-        );
-    }
-    sql
-}
-
-fn merged(policy: MergePolicy, ty: &ColumnType, name: &str) -> String {
-    match policy {
-        MergePolicy::Set => format!("excluded.{name}"),
-        MergePolicy::KeepFirst => format!("coalesce(t.{name}, excluded.{name})"),
-        MergePolicy::Max => format!("greatest(t.{name}, excluded.{name})"),
-        MergePolicy::Min => format!("least(t.{name}, excluded.{name})"),
-        MergePolicy::JsonMerge if *ty == ColumnType::Json => format!(
-            "coalesce((t.{name}::jsonb || excluded.{name}::jsonb)::json, excluded.{name}, t.{name})"
-        ),
-        MergePolicy::JsonMerge => {
-            format!("coalesce(t.{name} || excluded.{name}, excluded.{name}, t.{name})")
-        }
-    }
-}
-
-/// Rows are locked in the order of the batch first: deletes would take them in any order, and two
-/// of them could deadlock.
-fn delete(schema: &FeedSchema, table: &str) -> String {
-    let table = qualified(&schema.schema, table);
-    let key = quote_ident(&schema.key.name);
-    format!(
-        "with locked as materialized (select t.{key} as k from unnest($1::{}) with ordinality as u(k, n) \
-         join {table} t on t.{key} = u.k order by u.n for update of t) \
-         delete from {table} t using locked where t.{key} = locked.k",
-        key_array(schema)
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use pgbraid_feed::{Column, KeyColumn};
-    use pgbraid_shardmap::FeedName;
-
-    use super::*;
-
-    fn schema() -> FeedSchema {
-        let column = |name: &str, ty, policy| Column {
-            name: name.into(),
-            ty,
-            policy,
-            not_null: false,
-            generated: false,
-        };
-        let mut schema = FeedSchema::new(
-            FeedName::parse("orders").unwrap(),
-            "Sales",
-            "Orders Wide",
-            KeyColumn {
-                name: "Order".into(),
-                ty: KeyType::Uuid,
-            },
-            vec![
-                column("a", ColumnType::Int4, MergePolicy::Set),
-                column("took", ColumnType::Interval, MergePolicy::Max),
-                column("v", ColumnType::Int8, MergePolicy::Set),
-                column("attrs", ColumnType::Jsonb, MergePolicy::JsonMerge),
-            ],
-            64,
-        );
-        schema.version_column = Some(2);
-        schema
-    }
-
-    #[test]
-    fn statements_quote_cast_and_merge() {
-        let schema = schema();
-        assert_eq!(
-            upsert(&schema, "Orders Wide_7", &[0, 1, 2].into_iter().collect()),
-            "insert into \"Sales\".\"Orders Wide_7\" as t (\"Order\", \"a\", \"took\", \"v\") \
-             select u.k, u.c0, u.c1::interval, u.c2 \
-             from unnest($1::uuid[], $2::int4[], $3::text[], $4::int8[]) as u(k, c0, c1, c2) \
-             on conflict (\"Order\") do update set \"a\" = excluded.\"a\", \
-             \"took\" = greatest(t.\"took\", excluded.\"took\"), \"v\" = excluded.\"v\" \
-             where t.\"v\" is null or excluded.\"v\" is null or excluded.\"v\" >= t.\"v\""
-        );
-        assert!(upsert(&schema, "x", &ColumnMask::new()).ends_with("do nothing"));
-        assert!(upsert(&schema, "x", &[3].into_iter().collect()).ends_with(
-            "coalesce(t.\"attrs\" || excluded.\"attrs\", excluded.\"attrs\", t.\"attrs\")"
-        ));
-    }
 }

@@ -180,7 +180,7 @@ pub(crate) struct RawIngest {
 impl Default for RawIngest {
     fn default() -> Self {
         Self {
-            batch_rows: At::nowhere(4000),
+            batch_rows: At::nowhere(8000),
             linger: At::nowhere(Time::ms(20)),
             request_timeout: At::nowhere(Time::secs(30)),
             max_request_rows: At::nowhere(20_000),

@@ -36,7 +36,7 @@ fn schemas_carry_defaults_and_refuse_unknown_keys() {
     let schema = router_schema();
     let ingest = &schema["$defs"]["Ingest"];
     assert_eq!(ingest["properties"]["linger"]["default"], "20ms");
-    assert_eq!(ingest["properties"]["batch_rows"]["default"], 4000);
+    assert_eq!(ingest["properties"]["batch_rows"]["default"], 8000);
     assert_eq!(ingest["additionalProperties"], false);
     assert_eq!(shardmap_schema()["additionalProperties"], false);
     assert!(!schema.to_string().contains("\"null\""));

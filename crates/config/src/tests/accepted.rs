@@ -158,7 +158,7 @@ fn router_defaults() {
     assert!(pg.password_file.is_none() && pg.ssl_root_cert.is_none());
 
     let ingest = &config.ingest;
-    assert_eq!((ingest.batch_rows, ingest.max_request_rows), (4000, 20_000));
+    assert_eq!((ingest.batch_rows, ingest.max_request_rows), (8000, 20_000));
     assert_eq!(
         (ingest.linger, ingest.request_timeout),
         (ms(20), ms(30_000))

@@ -68,7 +68,7 @@ fn shapes_that_make_no_sense_are_request_errors() {
     let schema = Arc::new(schema());
     let reason = |result: Result<RowsBuilder, RequestError>| result.err().unwrap().reason;
     assert_eq!(
-        reason(RowsBuilder::new(schema.clone(), &[], 0)),
+        reason(RowsBuilder::new(schema.clone(), &[""; 0], 0)),
         "EMPTY_REQUEST"
     );
     assert_eq!(

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::sink::{MemorySink, Setup, block};
-use crate::{Code, IngestConfig, Owner, SubmitError, WhenFull};
+use crate::{Code, IngestConfig, Owner, Signal, SubmitError, WhenFull};
 
 #[tokio::test(start_paused = true)]
 async fn writes_of_a_key_keep_their_order_and_none_is_hidden() {
@@ -86,7 +86,11 @@ async fn memory_over_all_instances_is_bounded() {
     let mut acks = Vec::new();
     let error = loop {
         let block = block(&setup.schema, "a", &rows);
-        match setup.ingest.submit(block, deadline, WhenFull::Refuse).await {
+        match setup
+            .ingest
+            .submit(block, deadline, WhenFull::Refuse, Signal::new())
+            .await
+        {
             Ok(ack) => acks.push(ack),
             Err(error) => break error,
         }
@@ -154,7 +158,10 @@ async fn draining_answers_what_was_taken_and_takes_no_more() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     let late = block(&setup.schema, "a", &[(2, 2)]);
     let deadline = Instant::now() + Duration::from_secs(1);
-    let refused = setup.ingest.submit(late, deadline, WhenFull::Wait).await;
+    let refused = setup
+        .ingest
+        .submit(late, deadline, WhenFull::Wait, Signal::new())
+        .await;
     assert_eq!(refused.err(), Some(SubmitError::Draining));
     sink.open();
     assert_eq!(ack.wait().await.committed, 1);

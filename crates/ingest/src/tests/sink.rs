@@ -17,8 +17,8 @@ use pgbraid_shardmap::{FeedName, InstanceName, KeyType};
 use tokio::{sync::Semaphore, time::Instant};
 
 use crate::{
-    Ack, Doubt, ErrorKind, FeedRoute, Ingest, IngestConfig, Owner, Routing, Sink, SinkError,
-    Target, WhenFull,
+    Ack, Doubt, ErrorKind, FeedRoute, Ingest, IngestConfig, Owner, Routing, Signal, Sink,
+    SinkError, Target, WhenFull,
 };
 
 /// What the sink is to do with a write instead of storing it.
@@ -226,6 +226,7 @@ impl Setup {
                 block(&self.schema, column, rows),
                 deadline,
                 WhenFull::Refuse,
+                Signal::new(),
             )
             .await
             .unwrap()

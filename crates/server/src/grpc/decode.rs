@@ -10,8 +10,10 @@ use pgbraid_feed::{
 };
 use pgbraid_proto::v1::{self, column::Values, value::Kind, write_request::Form};
 
+use super::wire::{self, WireRows};
+
 /// The rows of a request, checked.
-pub(crate) fn block(
+pub fn block(
     form: &Form,
     schema: &Arc<FeedSchema>,
     limits: &IngestConfig,
@@ -116,7 +118,7 @@ pub(crate) fn named<'a>(
     })
 }
 
-fn scalar(value: &v1::Value) -> Scalar<'_> {
+pub(super) fn scalar(value: &v1::Value) -> Scalar<'_> {
     match &value.kind {
         None => Scalar::Absent,
         Some(Kind::Null(_)) => Scalar::Null,
@@ -141,4 +143,26 @@ fn row_by_row(
         builder.push(operation, key, row.values.iter().map(scalar))?;
     }
     builder.finish()
+}
+
+/// A row-form request as it came off the wire; `None`: prost is to read it.
+pub(super) fn wire_rows(
+    request: &WireRows<'_>,
+    schema: &Arc<FeedSchema>,
+    limits: &IngestConfig,
+) -> Option<Result<Block, RequestError>> {
+    if let Err(error) = too_many(request.rows.len(), limits, "rows.rows") {
+        return Some(Err(error));
+    }
+    let mut builder = match RowsBuilder::new(schema.clone(), &request.columns, request.rows.len()) {
+        Ok(builder) => builder,
+        Err(error) => return Some(Err(error)),
+    };
+    for row in &request.rows {
+        let row = wire::row(row)?;
+        if let Err(error) = builder.push(row.operation, row.key, row.values.iter().copied()) {
+            return Some(Err(error));
+        }
+    }
+    Some(builder.finish())
 }

@@ -4,9 +4,14 @@ mod admin;
 mod alerts;
 mod changes;
 mod decode;
+pub(crate) mod hot;
 mod ingest;
+mod raw_stream;
 mod rows;
 pub(crate) mod status;
+mod together;
+mod wire;
+mod write_stream;
 
 use std::sync::Arc;
 
@@ -33,9 +38,7 @@ pub(crate) fn routes(
     + Sync
     + 'static,
 ) -> Result<Routes, tonic_reflection::server::Error> {
-    let ingest = v1::ingest_server::IngestServer::new(ingest::Service(shared.clone()))
-        .max_decoding_message_size(max_message)
-        .max_encoding_message_size(usize::MAX);
+    let ingest = raw_stream::RawIngest::new(shared.clone(), max_message);
     let rows = v1::rows_server::RowsServer::new(rows::Service(shared.clone()))
         .max_decoding_message_size(max_message)
         .max_encoding_message_size(usize::MAX);

@@ -63,9 +63,7 @@ impl Rows for Service {
                 &bad.message,
             ));
         }
-        let rows = self
-            .read(&schema, Arc::new(block), &columns, as_json)
-            .await?;
+        let rows = self.read(&schema, block, &columns, as_json).await?;
         Ok(Response::new(v1::GetResponse {
             columns: if as_json { Vec::new() } else { columns },
             rows,
@@ -101,14 +99,15 @@ impl Service {
     async fn read(
         &self,
         schema: &Arc<FeedSchema>,
-        block: Arc<pgbraid_feed::Block>,
+        block: pgbraid_feed::Block,
         columns: &[String],
         as_json: bool,
     ) -> Result<Vec<v1::StoredRow>, Status> {
         let topology = self.0.topology.load_full();
         let owners = topology.owners.get(&schema.feed);
-        let routed = block.route();
         let mut answer = vec![v1::StoredRow::default(); block.rows() as usize];
+        let routed = block.arrange(&[]);
+        let block = Arc::new(routed.block);
         let mut by_instance: BTreeMap<InstanceName, Vec<(TableId, RowRef)>> = BTreeMap::new();
         for (table, start, end) in routed.segments {
             let owner = owners
@@ -122,16 +121,14 @@ impl Service {
                     Duration::from_secs(1),
                 ));
             };
-            for row in &routed.order[start as usize..end as usize] {
-                answer[*row as usize].instance = instance.to_string();
-                answer[*row as usize].table = table.to_string();
-                by_instance.entry(instance).or_default().push((
-                    table,
-                    RowRef {
-                        block: 0,
-                        row: *row,
-                    },
-                ));
+            for row in start..end {
+                let answer = &mut answer[routed.origin[row as usize] as usize];
+                answer.instance = instance.to_string();
+                answer.table = table.to_string();
+                by_instance
+                    .entry(instance)
+                    .or_default()
+                    .push((table, RowRef { block: 0, row }));
             }
         }
         let reads = by_instance.into_iter().filter_map(|(name, rows)| {
@@ -152,7 +149,7 @@ impl Service {
                     .map(|(column, text)| value(schema, column, text.as_deref()))
                     .collect();
                 for source in batch.sources(found.row) {
-                    let row = &mut answer[source.row as usize];
+                    let row = &mut answer[routed.origin[source.row as usize] as usize];
                     row.found = true;
                     row.json.clone_from(&found.json);
                     row.values.clone_from(&values);

@@ -1,0 +1,124 @@
+use pgbraid_proto::v1::{self, value::Kind, write_request::Form};
+use proptest::prelude::*;
+use prost::Message;
+
+use super::*;
+use crate::grpc::decode::scalar;
+
+fn kinds() -> impl Strategy<Value = Option<Kind>> {
+    prop_oneof![
+        Just(None),
+        Just(Some(Kind::Null(v1::Null {}))),
+        any::<bool>().prop_map(|value| Some(Kind::Bool(value))),
+        any::<i64>().prop_map(|value| Some(Kind::Int(value))),
+        (-1e9..1e9).prop_map(|value| Some(Kind::Double(value))),
+        ".{0,9}".prop_map(|value| Some(Kind::Text(value))),
+        prop::collection::vec(any::<u8>(), 0..9).prop_map(|b| Some(Kind::Bytes(b.into()))),
+    ]
+}
+
+fn value() -> impl Strategy<Value = v1::Value> {
+    kinds().prop_map(|kind| v1::Value { kind })
+}
+
+fn request() -> impl Strategy<Value = v1::WriteRequest> {
+    let row = (
+        0..2i32,
+        prop::option::of(value()),
+        prop::collection::vec(value(), 0..4),
+    );
+    let rows = prop::collection::vec(row, 0..4);
+    let columns = prop::collection::vec("[a-z]{0,5}", 0..4);
+    (any::<u64>(), "[a-zé]{0,9}", columns, rows).prop_map(|(sequence, feed, columns, rows)| {
+        let rows = rows
+            .into_iter()
+            .map(|(operation, key, values)| v1::Row {
+                operation,
+                key,
+                values,
+            })
+            .collect();
+        v1::WriteRequest {
+            sequence,
+            feed,
+            form: Some(Form::Rows(v1::RowBatch { columns, rows })),
+            timeout: None,
+        }
+    })
+}
+
+/// What is read here is what prost reads.
+fn same(bytes: &[u8]) -> bool {
+    let Some(read) = read(bytes) else {
+        return false;
+    };
+    let rows: Option<Vec<WireRow<'_>>> = read.rows.iter().map(|bytes| row(bytes)).collect();
+    let Some(rows) = rows else {
+        return false;
+    };
+    let message = v1::WriteRequest::decode(bytes).expect("what is read here, prost can read");
+    assert_eq!(
+        (read.sequence, read.feed),
+        (message.sequence, &*message.feed)
+    );
+    assert!(message.timeout.is_none());
+    let Some(Form::Rows(batch)) = &message.form else {
+        panic!("read as rows: {message:?}")
+    };
+    assert!(read.columns.iter().eq(batch.columns.iter()));
+    assert_eq!(rows.len(), batch.rows.len());
+    for (row, expected) in rows.iter().zip(&batch.rows) {
+        assert_eq!(row.operation == Operation::Delete, expected.operation == 1);
+        assert_eq!(
+            row.key,
+            expected.key.as_ref().map_or(Scalar::Absent, scalar)
+        );
+        assert!(
+            row.values
+                .iter()
+                .copied()
+                .eq(expected.values.iter().map(scalar))
+        );
+    }
+    true
+}
+
+proptest! {
+    #[test]
+    fn requests_are_read_as_prost_reads_them(request in request()) {
+        prop_assert!(same(&request.encode_to_vec()));
+    }
+
+    /// Damaged ones are read alike or not at all.
+    #[test]
+    fn damage_is_never_read_otherwise(
+        request in request(), at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<bool>(),
+    ) {
+        let mut bytes = request.encode_to_vec();
+        if !bytes.is_empty() {
+            let at = at.index(bytes.len());
+            if cut { bytes.truncate(at) } else { bytes[at] = byte }
+        }
+        same(&bytes);
+    }
+
+    #[test]
+    fn noise_is_never_read_otherwise(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+        same(&bytes);
+    }
+}
+
+#[test]
+fn other_forms_are_left_to_prost() {
+    let columnar = v1::WriteRequest {
+        form: Some(Form::Columnar(v1::ColumnarRows::default())),
+        ..Default::default()
+    };
+    assert!(read(&columnar.encode_to_vec()).is_none());
+    let timed = v1::WriteRequest {
+        form: Some(Form::Rows(v1::RowBatch::default())),
+        timeout: Some(Default::default()),
+        ..Default::default()
+    };
+    assert!(read(&timed.encode_to_vec()).is_none());
+}
