@@ -20,6 +20,7 @@ pub struct Meter {
     rows_acked: AtomicU64,
     requests: AtomicU64,
     acks: Latencies,
+    late: Latencies,
     /// Rows by the code of their refusal.
     refused: Mutex<BTreeMap<String, u64>>,
     example: Mutex<Option<String>>,
@@ -39,6 +40,11 @@ impl Meter {
         &self.acks
     }
 
+    /// From the intended time of sending to the real one.
+    pub fn late(&self) -> &Latencies {
+        &self.late
+    }
+
     pub fn refused(&self) -> BTreeMap<String, u64> {
         lock(&self.refused).clone()
     }
@@ -50,22 +56,78 @@ impl Meter {
 
     /// Takes the answer to a request of so many rows.
     pub fn answered(&self, since: Instant, rows: u64, answer: Result<WriteAck, ClientError>) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        match answer {
-            Ok(ack) => {
-                self.acks.record(since.elapsed());
-                self.rows_acked.fetch_add(ack.committed, Ordering::Relaxed);
-                for row in ack.refused {
-                    self.refuse(code_name(row.code), 1, &row.message);
-                }
-            }
-            Err(error) => self.refuse(code_name(error.code()), rows, &error.to_string()),
+        self.batch().answered(since.elapsed(), rows, answer);
+    }
+
+    /// Takes several answers at once. Nobody else can meanwhile: not to be kept over an await.
+    pub fn batch(&self) -> Batch<'_> {
+        Batch {
+            meter: self,
+            acks: lock(&self.acks.0),
+            rows_acked: 0,
+            requests: 0,
         }
+    }
+
+    /// So many requests, each of so many rows, will never be answered.
+    pub fn failed(&self, requests: u64, rows: u64, error: &ClientError) {
+        self.requests.fetch_add(requests, Ordering::Relaxed);
+        // Even if there were none: a load that ended early says why.
+        let rows = requests.saturating_mul(rows);
+        self.refuse(code_name(error.code()), rows, &error.to_string());
     }
 
     fn refuse(&self, code: String, rows: u64, why: &str) {
         *lock(&self.refused).entry(code).or_default() += rows;
         lock(&self.example).get_or_insert_with(|| why.to_owned());
+    }
+}
+
+/// Answers that are taken together.
+pub struct Batch<'a> {
+    meter: &'a Meter,
+    acks: MutexGuard<'a, Histogram<u64>>,
+    rows_acked: u64,
+    requests: u64,
+}
+
+impl Batch<'_> {
+    /// The answer to a request of so many rows, and the time from its (intended) sending.
+    pub fn answered(
+        &mut self,
+        latency: Duration,
+        rows: u64,
+        answer: Result<WriteAck, ClientError>,
+    ) {
+        self.requests += 1;
+        match answer {
+            Ok(ack) => {
+                self.acks.saturating_record(us(latency));
+                self.rows_acked += ack.committed;
+                for row in ack.refused {
+                    self.meter.refuse(code_name(row.code), 1, &row.message);
+                }
+            }
+            Err(error) => {
+                let code = code_name(error.code());
+                self.meter.refuse(code, rows, &error.to_string());
+            }
+        }
+    }
+
+    /// So much later than intended it was sent.
+    pub fn left_late(&mut self, late: Duration) {
+        self.meter.late.record(late);
+    }
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        let meter = self.meter;
+        meter.requests.fetch_add(self.requests, Ordering::Relaxed);
+        meter
+            .rows_acked
+            .fetch_add(self.rows_acked, Ordering::Relaxed);
     }
 }
 
@@ -84,8 +146,7 @@ impl Default for Latencies {
 
 impl Latencies {
     pub fn record(&self, duration: Duration) {
-        let us = u64::try_from(duration.as_micros()).unwrap_or(LONGEST_US);
-        lock(&self.0).saturating_record(us.clamp(1, LONGEST_US));
+        lock(&self.0).saturating_record(us(duration));
     }
 
     /// In milliseconds; 0 when nothing was recorded.
@@ -96,6 +157,11 @@ impl Latencies {
     pub fn max_ms(&self) -> f64 {
         ms(lock(&self.0).max())
     }
+}
+
+fn us(duration: Duration) -> u64 {
+    let us = u64::try_from(duration.as_micros()).unwrap_or(LONGEST_US);
+    us.clamp(1, LONGEST_US)
 }
 
 fn ms(us: u64) -> f64 {

@@ -85,6 +85,15 @@ pub fn grouped(number: u64) -> String {
     text
 }
 
+/// Milliseconds with the digits that matter.
+pub fn short_ms(ms: f64) -> String {
+    if ms < 100.0 {
+        format!("{ms:.1}")
+    } else {
+        format!("{ms:.0}")
+    }
+}
+
 /// Bytes in the unit that keeps them short.
 pub fn bytes(number: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];

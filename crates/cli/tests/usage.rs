@@ -45,6 +45,8 @@ fn wrong_usage_exits_with_1() {
     assert!(failure(&["serv"]).contains("serve"), "it suggests");
     assert!(failure(&["dev", "up"]).contains("--dir"));
     assert!(failure(&["serve", "--grpc-listen", "nowhere"]).contains("nowhere"));
+    assert!(failure(&["load", "--run-length", "5"]).contains("--keys runs"));
+    assert!(failure(&["load", "--keys", "zipf", "--zipf-exponent", "nan"]).contains("0.01"));
 }
 
 #[test]

@@ -23,7 +23,7 @@ impl Default for Backoff {
 
 impl Backoff {
     /// The wait after `failures` failures in a row, from 1.
-    pub(crate) fn wait(&self, failures: u32) -> Duration {
+    pub fn wait(&self, failures: u32) -> Duration {
         let doublings = failures.saturating_sub(1).min(30);
         let bound = self.min.saturating_mul(1 << doublings).min(self.max);
         // Many clients that lost the same router must not come back at the same moment.

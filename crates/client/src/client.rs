@@ -18,7 +18,7 @@ use crate::error::{ClientError, chain};
 
 /// A stream that waits for acks must not wait for window updates as well.
 const WINDOW_BYTES: u32 = 16 << 20;
-const MESSAGE_BYTES: usize = 64 << 20;
+pub(crate) const MESSAGE_BYTES: usize = 64 << 20;
 const PING_EVERY: Duration = Duration::from_secs(10);
 
 /// What the calls of a [`Client`] go through.
@@ -67,6 +67,10 @@ impl Client {
     /// The endpoint it was made for.
     pub fn endpoint(&self) -> &str {
         &self.endpoint
+    }
+
+    pub(crate) fn transport(&self) -> Transport {
+        self.transport.clone()
     }
 
     /// Writing, as the protocol has it; see [`Producer`](crate::Producer) for the stream.

@@ -5,6 +5,7 @@
 //!   not acknowledged: at least once, in order.
 //! - [`Subscriber`] follows alerts, reconnects, and goes on after the last token it has seen.
 //! - [`Columns`] and [`Rows`] build requests.
+//! - [`Client::write_stream`] is the stream under a producer, for those who keep their own books.
 //!
 //! Everything else of the protocol is reached through [`Client::rows`] and [`Client::admin`].
 
@@ -16,6 +17,7 @@ mod error;
 mod producer;
 mod rows;
 mod subscriber;
+mod write_stream;
 
 pub use backoff::Backoff;
 pub use client::{Auth, Client, Transport};
@@ -26,3 +28,4 @@ pub use pgbraid_proto::v1 as proto;
 pub use producer::{PendingWrite, Producer, ProducerConfig, Refused, WriteAck};
 pub use rows::{Field, Rows};
 pub use subscriber::{Event, Received, Start, SubscribeOptions, Subscriber};
+pub use write_stream::{Answers, EncodedRequest};

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use pgbraid_proto::v1;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::backoff::Backoff;
 use crate::client::Client;
 use crate::error::ClientError;
+use crate::write_stream::EncodedRequest;
 
 mod ack;
 mod driver;
@@ -62,7 +64,8 @@ pub struct Producer {
 }
 
 struct Command {
-    request: v1::WriteRequest,
+    /// The encoded request, without a sequence.
+    body: Bytes,
     done: oneshot::Sender<Result<WriteAck, ClientError>>,
     permit: OwnedSemaphorePermit,
 }
@@ -98,11 +101,9 @@ impl Producer {
         let permit = window.acquire_owned().await;
         let permit = permit.map_err(|_| ClientError::Closed)?;
         let (done, receiver) = oneshot::channel();
-        let command = Command {
-            request,
-            done,
-            permit,
-        };
+        // Here rather than in the task of the stream, which has all producers to serve.
+        let body = EncodedRequest::new(0, request).body;
+        let command = Command { body, done, permit };
         // There is room: the window is no larger than the channel.
         let sent = self.commands.send(command).await;
         sent.map_err(|_| ClientError::Closed)?;

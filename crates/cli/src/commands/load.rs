@@ -4,19 +4,34 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
-use pgbraid_client::{Client, ClientError, ProducerConfig, WriteAck, proto};
+use pgbraid_client::{Client, proto};
 use pgbraid_config::LogFormat;
-use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::failure::{Failure, Result};
-use crate::meter::{Feeder, Meter};
+use crate::logs;
+use crate::meter::Meter;
 use crate::router_args::{RouterArgs, status};
-use crate::{logs, output};
 
+mod clock;
 mod generate;
+mod keys;
+mod lane;
+mod pace;
+mod progress;
+mod random;
+mod report;
+mod stream;
+mod unary;
+mod zipf;
 
+use clock::Clock;
 use generate::{Generator, KeyType, Shape};
+use keys::Choice;
+use lane::Lane;
+use pace::{Behind, Pace};
+use progress::Progress;
+use report::{Outcome, cpu_time};
 
 #[derive(clap::Args, Debug)]
 pub struct Args {
@@ -42,6 +57,13 @@ pub struct Args {
     /// How keys are chosen
     #[arg(long, value_enum, default_value_t = Keys::Random)]
     keys: Keys,
+    /// Keys in a row with --keys runs; a run goes on over requests [default: 1000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    run_length: Option<u64>,
+    /// With --keys zipf, key number k of all is written 1 / k^EXPONENT times as often as the first
+    /// [default: 0.99]
+    #[arg(long, value_name = "EXPONENT", value_parser = exponent)]
+    zipf_exponent: Option<f64>,
     /// How many keys there are, from 0
     #[arg(long, value_name = "N", default_value_t = 10_000_000,
           value_parser = clap::value_parser!(u64).range(1..=1 << 62))]
@@ -53,8 +75,10 @@ pub struct Args {
     /// The int4 columns to write, with commas between [default: the first two of the feed]
     #[arg(long, value_name = "C1,C2", value_delimiter = ',')]
     columns: Vec<String>,
-    /// Rows a second to aim at, over all producers; latencies then count from the intended time of
-    /// sending. Without it: as fast as the acks allow
+    /// Rows a second to send, over all producers, whatever the router does (an open loop): latencies
+    /// count from the intended time of sending, and the report says how far sending fell behind.
+    /// Beyond 10 000 requests a second, sending is late by up to 2 ms. Without it: as fast as the
+    /// acks allow
     #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u64).range(1..))]
     rate: Option<u64>,
     /// Values are 0 to 9999; of one row in N they are 10000 to 19999, for a rule to find
@@ -81,47 +105,123 @@ pub enum Form {
 pub enum Keys {
     /// Each key for itself
     Random,
-    /// Runs of 100 keys, each starting anywhere
+    /// Keys in a row, each run from a random start
     Runs,
     /// One after the other
     Sequential,
+    /// Some keys far more often than others, by Zipf's law; hot keys are no neighbours
+    Zipf,
+}
+
+impl Form {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Columnar => "columnar",
+            Self::Rows => "rows",
+            Self::Single => "single",
+            Self::Unary => "unary",
+        }
+    }
+}
+
+fn exponent(text: &str) -> std::result::Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    let range = 0.01..=10.0;
+    let wrong = || "not between 0.01 and 10".to_owned();
+    range.contains(&number).then_some(number).ok_or_else(wrong)
+}
+
+impl Args {
+    fn choice(&self) -> Result<Choice> {
+        if self.run_length.is_some() && self.keys != Keys::Runs {
+            return Err(Failure::new("--run-length is for --keys runs"));
+        }
+        if self.zipf_exponent.is_some() && self.keys != Keys::Zipf {
+            return Err(Failure::new("--zipf-exponent is for --keys zipf"));
+        }
+        Ok(match self.keys {
+            Keys::Random => Choice::Random,
+            Keys::Runs => Choice::Runs(self.run_length.unwrap_or(1000)),
+            Keys::Sequential => Choice::Sequential,
+            Keys::Zipf => Choice::Zipf(self.zipf_exponent.unwrap_or(0.99)),
+        })
+    }
+
+    /// Requests a second, of all producers.
+    fn requests(&self, shape: &Shape) -> Option<f64> {
+        Some(self.rate? as f64 / f64::from(shape.batch_rows))
+    }
+
+    /// Of one producer.
+    fn pace(&self, shape: &Shape, number: u32, start: Instant) -> Pace {
+        // Nobody waits for a century.
+        let time = Duration::from_secs(self.seconds.min(100 * 366 * 86_400));
+        let end = start + time;
+        match self.requests(shape) {
+            Some(requests) => Pace::open(start, end, requests, number, self.producers),
+            None => Pace::closed(start, end),
+        }
+    }
 }
 
 pub async fn run(args: Args) -> Result<()> {
     logs::init("warn", LogFormat::Text)?;
+    let keys = args.choice()?;
     let client = args.router.connect().await?;
-    let shape = Arc::new(shape(&args, &client).await?);
+    let shape = Arc::new(shape(&args, keys, &client).await?);
     let meter = Arc::new(Meter::default());
-    let start = Instant::now();
-    let end = start + Duration::from_secs(args.seconds);
-    let mut tasks = JoinSet::new();
-    for number in 0..args.producers {
+    let mut clients = Vec::new();
+    for _ in 0..args.producers {
         // Each its own connection, as separate services would have.
-        let client = args.router.connect().await?;
+        clients.push(args.router.connect().await?);
+    }
+    let clock = match args.requests(&shape) {
+        Some(requests) => Clock::start(requests)?,
+        None => None,
+    };
+    let (start, cpu) = (Instant::now(), cpu_time());
+    let progress = Progress::show(Arc::clone(&meter), start);
+    let mut tasks = JoinSet::new();
+    for (number, client) in (0..).zip(clients) {
         let generator = Generator::new(Arc::clone(&shape), number, args.producers);
-        let pace = Pace::new(&args, shape.batch_rows, number, start);
-        let meter = Arc::clone(&meter);
+        let pace = args.pace(&shape, number, start);
+        let (clock, meter) = (clock.clone(), Arc::clone(&meter));
         if args.form == Form::Unary {
             let in_flight = args.in_flight;
-            tasks.spawn(unary(client, in_flight, generator, pace, end, meter));
+            tasks.spawn(unary::run(client, generator, pace, in_flight, clock, meter));
         } else {
-            let config = ProducerConfig {
-                in_flight: args.in_flight as usize,
-                give_up_after: Some(Duration::from_secs(30)),
-                ..ProducerConfig::default()
-            };
-            let feeder = Feeder::new(client, config, meter);
-            tasks.spawn(stream(feeder, generator, pace, end));
+            let lane = Lane::new(generator, pace, args.in_flight as usize);
+            tasks.spawn(stream::run(client, lane, clock, meter));
         }
     }
+    let mut behind = Behind::default();
     while let Some(done) = tasks.join_next().await {
-        done?;
+        let one = done?;
+        behind.requests += one.requests;
+        behind.time = behind.time.max(one.time);
     }
-    report(&args, &shape, &meter, start.elapsed())
+    let outcome = Outcome {
+        args: &args,
+        shape: &shape,
+        meter: &meter,
+        elapsed: start.elapsed(),
+        cpu: cpu_time().saturating_sub(cpu),
+        behind,
+    };
+    drop(progress);
+    if args.json {
+        outcome.json()?;
+    } else {
+        outcome.text()?;
+    }
+    if meter.rows_acked() == 0 {
+        return Err(Failure::Printed);
+    }
+    Ok(())
 }
 
 /// Asks the router what the feed looks like.
-async fn shape(args: &Args, client: &Client) -> Result<Shape> {
+async fn shape(args: &Args, keys: Choice, client: &Client) -> Result<Shape> {
     let response = client.admin().get_status(proto::GetStatusRequest {}).await;
     let feeds = response.map_err(status)?.into_inner().feeds;
     let names: Vec<&str> = feeds.iter().map(|feed| feed.name.as_str()).collect();
@@ -161,135 +261,8 @@ async fn shape(args: &Args, client: &Client) -> Result<Shape> {
         columns,
         columnar: args.form == Form::Columnar,
         batch_rows,
-        keys: args.keys,
+        keys,
         key_space: args.key_space,
         alert_one_in: args.alert_one_in,
     })
-}
-
-/// When the next request is due.
-#[derive(Clone)]
-struct Pace {
-    every: Option<Duration>,
-    next: Instant,
-}
-
-impl Pace {
-    fn new(args: &Args, batch_rows: u32, number: u32, start: Instant) -> Self {
-        let share = |rate: u64| {
-            let seconds = f64::from(batch_rows) * f64::from(args.producers) / rate as f64;
-            Duration::from_secs_f64(seconds)
-        };
-        let every = args.rate.map(share);
-        // Spread over the interval, so that they do not all send at once.
-        let offset = every.unwrap_or_default() * number / args.producers;
-        Self {
-            every,
-            next: start + offset,
-        }
-    }
-
-    /// Waits until it is due; the intended time, from which its latency counts.
-    async fn wait(&mut self) -> Instant {
-        let Some(every) = self.every else {
-            return Instant::now();
-        };
-        let due = self.next;
-        self.next += every;
-        tokio::time::sleep_until(due.into()).await;
-        due
-    }
-}
-
-async fn stream(feeder: Feeder, mut generator: Generator, mut pace: Pace, end: Instant) {
-    loop {
-        let since = pace.wait().await;
-        if Instant::now() >= end {
-            break;
-        }
-        let request = generator.next_request();
-        if !feeder.send(request, generator.rows(), since).await {
-            break;
-        }
-    }
-    feeder.finish().await;
-}
-
-async fn unary(
-    client: Client,
-    in_flight: u32,
-    mut generator: Generator,
-    mut pace: Pace,
-    end: Instant,
-    meter: Arc<Meter>,
-) {
-    let mut calls = JoinSet::new();
-    loop {
-        let since = pace.wait().await;
-        if Instant::now() >= end {
-            break;
-        }
-        while calls.len() >= in_flight as usize {
-            calls.join_next().await;
-        }
-        let (rows, request) = (generator.rows(), generator.next_request());
-        // With nothing to wait for, the intended time is that of sending.
-        let since = if pace.every.is_some() {
-            since
-        } else {
-            Instant::now()
-        };
-        let (mut ingest, meter) = (client.ingest(), Arc::clone(&meter));
-        calls.spawn(async move {
-            let answer = ingest.write(request).await;
-            let answer = answer.map_err(ClientError::from).map(|response| {
-                let response = response.into_inner();
-                WriteAck {
-                    committed: response.rows_committed,
-                    refused: response.refused.into_iter().map(Into::into).collect(),
-                }
-            });
-            meter.answered(since, rows, answer);
-        });
-    }
-    while calls.join_next().await.is_some() {}
-}
-
-fn report(args: &Args, shape: &Shape, meter: &Meter, elapsed: Duration) -> Result<()> {
-    let (acked, refused, acks) = (meter.rows_acked(), meter.refused(), meter.acks());
-    let rate = acked as f64 / elapsed.as_secs_f64();
-    let (p50, p99) = (acks.quantile_ms(0.5), acks.quantile_ms(0.99));
-    let (p999, max) = (acks.quantile_ms(0.999), acks.max_ms());
-    if args.json {
-        output::json(&json!({
-            "feed": shape.feed, "columns": shape.columns, "batch_rows": shape.batch_rows,
-            "producers": args.producers, "in_flight": args.in_flight,
-            "seconds": elapsed.as_secs_f64(), "requests": meter.requests(), "rows_acked": acked,
-            "rows_per_second": rate,
-            "ack_ms": {"p50": p50, "p99": p99, "p999": p999, "max": max},
-            "errors": refused, "first_error": meter.example(),
-        }))?;
-    } else {
-        let rows = output::grouped(acked);
-        let requests = output::grouped(meter.requests());
-        output::line(&format!(
-            "{rows} rows acked in {:.1} s ({requests} requests): {} rows/s",
-            elapsed.as_secs_f64(),
-            output::grouped(rate as u64)
-        ))?;
-        output::line(&format!(
-            "ack ms: p50 {p50:.2}  p99 {p99:.2}  p99.9 {p999:.2}  max {max:.2}"
-        ))?;
-        for (code, rows) in &refused {
-            output::line(&format!("refused {code}: {rows} rows"))?;
-        }
-        if let Some(example) = meter.example() {
-            output::note(format!("the first refusal: {example}"));
-        }
-    }
-    if acked == 0 {
-        Err(Failure::Printed)
-    } else {
-        Ok(())
-    }
 }

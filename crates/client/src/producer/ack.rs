@@ -5,6 +5,8 @@ use std::time::Duration;
 use pgbraid_proto::v1;
 use tonic::Code;
 
+use crate::error::{ApiError, ClientError};
+
 /// What became of a request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WriteAck {
@@ -12,6 +14,22 @@ pub struct WriteAck {
     pub committed: u64,
     /// Rows that were not written, in the order of the request. All others were.
     pub refused: Vec<Refused>,
+}
+
+impl TryFrom<v1::WriteResponse> for WriteAck {
+    type Error = ClientError;
+
+    /// # Errors
+    /// What the router says of the whole request, if it did not look at its rows.
+    fn try_from(answer: v1::WriteResponse) -> Result<Self, ClientError> {
+        match answer.status {
+            Some(status) => Err(ClientError::Api(Box::new(ApiError::from_message(status)))),
+            None => Ok(Self {
+                committed: answer.rows_committed,
+                refused: answer.refused.into_iter().map(Refused::from).collect(),
+            }),
+        }
+    }
 }
 
 /// A row that was not written.

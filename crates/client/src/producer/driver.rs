@@ -7,12 +7,13 @@ use pgbraid_proto::v1;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 use super::entry::Entry;
 use super::{Command, ProducerConfig};
 use crate::client::Client;
 use crate::error::ClientError;
+use crate::write_stream::{Answers, EncodedRequest};
 
 struct Driver {
     client: Client,
@@ -108,32 +109,38 @@ impl Driver {
             entry.retry_at = None;
             let _ = out.try_send(entry.request.clone());
         }
-        let mut ingest = self.client.ingest();
-        let call = async move { ingest.write_stream(ReceiverStream::new(requests)).await };
-        let mut call = pin!(call);
-        let mut answers: Option<Streaming<v1::WriteResponse>> = None;
+        let client = self.client.clone();
+        let mut call = pin!(client.write_stream(ReceiverStream::new(requests)));
+        let mut answers: Option<Answers> = None;
         loop {
             if self.closed && self.unacked.is_empty() {
                 return Ok(());
             }
             tokio::select! {
                 started = &mut call, if answers.is_none() => {
-                    answers = Some(started?.into_inner());
+                    answers = Some(started?);
                 }
                 answer = next(&mut answers), if answers.is_some() => {
-                    let Some(answer) = answer? else {
-                        return Err(Status::unavailable("the router ended the stream").into());
-                    };
-                    if self.lost_at.take().is_some() {
-                        tracing::info!(endpoint = self.client.endpoint(), "write stream is back");
+                    let mut news = Some(answer);
+                    // Those that have arrived together are taken together.
+                    while let Some(answer) = news {
+                        let Some(answer) = answer? else {
+                            return Err(Status::unavailable("the router ended the stream").into());
+                        };
+                        let at = self.answered(answer);
+                        next_retry = [next_retry, at].into_iter().flatten().min();
+                        news = answers.as_mut().and_then(Answers::ready);
                     }
-                    self.failures = 0;
-                    let at = self.answered(answer);
-                    next_retry = [next_retry, at].into_iter().flatten().min();
                 }
                 command = self.commands.recv(), if !self.closed => match command {
-                    // A closed channel means that the stream has ended: `next` says why.
-                    Some(command) => drop(out.try_send(self.take(command))),
+                    Some(command) => {
+                        let mut news = Some(command);
+                        while let Some(command) = news {
+                            // A closed channel means that the stream has ended: `next` says why.
+                            let _ = out.try_send(self.take(command));
+                            news = self.commands.try_recv().ok();
+                        }
+                    }
                     None => self.closed = true,
                 },
                 () = sleep_until(next_retry.unwrap_or_else(Instant::now)), if next_retry.is_some() => {
@@ -144,7 +151,7 @@ impl Driver {
     }
 
     /// Adds a request to what is not acknowledged, and gives it as it is sent.
-    fn take(&mut self, command: Command) -> v1::WriteRequest {
+    fn take(&mut self, command: Command) -> EncodedRequest {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
         let entry = Entry::new(sequence, command);
@@ -155,6 +162,10 @@ impl Driver {
 
     /// When what is left of the request is to be sent again, if anything is.
     fn answered(&mut self, answer: v1::WriteResponse) -> Option<Instant> {
+        if self.lost_at.take().is_some() {
+            tracing::info!(endpoint = self.client.endpoint(), "write stream is back");
+        }
+        self.failures = 0;
         let sequence = answer.sequence;
         let Some(entry) = self.unacked.remove(&sequence) else {
             tracing::warn!(
@@ -170,7 +181,7 @@ impl Driver {
     }
 
     /// Sends what is due again, and says when the next is.
-    fn send_due(&mut self, out: &mpsc::Sender<v1::WriteRequest>) -> Option<Instant> {
+    fn send_due(&mut self, out: &mpsc::Sender<EncodedRequest>) -> Option<Instant> {
         let now = Instant::now();
         let mut next = None;
         for entry in self.unacked.values_mut() {
@@ -187,11 +198,9 @@ impl Driver {
     }
 }
 
-async fn next(
-    answers: &mut Option<Streaming<v1::WriteResponse>>,
-) -> Result<Option<v1::WriteResponse>, Status> {
+async fn next(answers: &mut Option<Answers>) -> Result<Option<v1::WriteResponse>, ClientError> {
     match answers {
-        Some(answers) => answers.message().await,
+        Some(answers) => answers.next().await,
         None => Ok(None),
     }
 }

@@ -3,17 +3,19 @@
 use std::time::Duration;
 
 use pgbraid_proto::v1;
+use prost::Message;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 
 use super::ack::{Refused, WriteAck, is_retriable};
 use super::{Command, ProducerConfig, subset};
 use crate::error::{ApiError, ClientError};
+use crate::write_stream::EncodedRequest;
 
 /// One request that is not acknowledged.
 pub(super) struct Entry {
     /// What is to be sent: the request, or what is left of it.
-    pub request: v1::WriteRequest,
+    pub request: EncodedRequest,
     /// Refused rows go out again then; `None` while it is on its way.
     pub retry_at: Option<Instant>,
     done: oneshot::Sender<Result<WriteAck, ClientError>>,
@@ -27,10 +29,12 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub fn new(sequence: u64, mut command: Command) -> Self {
-        command.request.sequence = sequence;
+    pub fn new(sequence: u64, command: Command) -> Self {
         Self {
-            request: command.request,
+            request: EncodedRequest {
+                sequence,
+                body: command.body,
+            },
             retry_at: None,
             done: command.done,
             _permit: command.permit,
@@ -64,8 +68,7 @@ impl Entry {
         let delay = again.iter().filter_map(|row| row.retry_delay).max();
         self.settle(settled);
         if !again.is_empty() {
-            if self.schedule(config, delay) {
-                self.keep_only(&again);
+            if self.schedule(config, delay) && self.keep_only(&again) {
                 return Some(self);
             }
             self.settle(again);
@@ -96,10 +99,16 @@ impl Entry {
         }
     }
 
-    fn keep_only(&mut self, rows: &[Refused]) {
+    /// False, and nothing is done: the request can't be read, which it can, as it was encoded here.
+    fn keep_only(&mut self, rows: &[Refused]) -> bool {
+        let Ok(mut request) = v1::WriteRequest::decode(self.request.body.clone()) else {
+            return false;
+        };
         let kept: Vec<u32> = rows.iter().map(|row| row.index).collect();
         self.places = Some(kept.iter().map(|&index| self.place(index)).collect());
-        subset::keep_only(&mut self.request, &kept);
+        subset::keep_only(&mut request, &kept);
+        self.request = EncodedRequest::new(self.request.sequence, request);
+        true
     }
 
     fn place(&self, index: u32) -> u32 {

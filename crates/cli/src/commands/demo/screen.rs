@@ -8,7 +8,7 @@ use pgbraid_client::proto;
 
 use crate::commands::alerts::render;
 use crate::meter::Meter;
-use crate::output::{grouped, note, shorten, stderr_width};
+use crate::output::{grouped, note, short_ms, shorten, stderr_width};
 
 pub struct Screen {
     bar: Option<ProgressBar>,
@@ -77,15 +77,6 @@ impl Screen {
     }
 }
 
-/// Milliseconds with the digits that matter.
-fn short(ms: f64) -> String {
-    if ms < 100.0 {
-        format!("{ms:.1}")
-    } else {
-        format!("{ms:.0}")
-    }
-}
-
 struct Numbers {
     seconds: u64,
     rate: u64,
@@ -102,8 +93,8 @@ impl Numbers {
             self.seconds,
             grouped(self.rate),
             grouped(self.acked),
-            short(self.p50_ms),
-            short(self.p99_ms),
+            short_ms(self.p50_ms),
+            short_ms(self.p99_ms),
             self.alerts
         )
     }
