@@ -1,106 +1,61 @@
-//! `./run bench`: pgbraid beside the published workloads, on one instance, in turns, in one run.
+//! `./run bench`: pgbraid beside the published workloads, the limit, and what a user would write.
 //!
-//! Machines are noisy: what counts are the ratios of medians, with the absolute figures beside
-//! them. PostgreSQL, the router and the load share the machine.
+//! Without a subcommand it is the main comparison ([`comparison`]): one PostgreSQL instance with
+//! default durability and millions of stored rows, on which each of these is measured in turns,
+//! every time just behind a checkpoint:
+//!
+//! - the published pgbench workloads ([`pgbench`]; their tables start empty, as published),
+//! - the limit: a bare loop of binary statements on the feed's own tables ([`limit`]),
+//! - asyncpg with unnest, if Python has it ([`asyncpg`]),
+//! - pgbraid: the real binary and its load generator ([`router`]).
+//!
+//! Machines are noisy: what counts are ratios of measurements of the same round, with the absolute
+//! figures beside them. PostgreSQL, the router and the load share the machine, so the report also
+//! shows where its CPU went. A full run adds sweeps over batch sizes and loads ([`sweeps`]).
+//!
+//! `scenario NAME` asks one question each ([`scenarios`]).
 
+mod asyncpg;
+mod case;
+mod comparison;
+mod limit;
 mod pgbench;
+mod plot;
+mod procs;
 mod report;
 mod router;
+mod scenarios;
+mod stage;
+mod sweeps;
 
-use std::time::Duration;
+use anyhow::Result;
+use clap::{Parser, Subcommand};
 
-use anyhow::{Context, Result};
-use clap::Parser;
-use pgbraid_devcluster::TempCluster;
-
-use crate::{
-    pgbench::Workload,
-    report::{Measure, Report},
-    router::{Load, Router},
-};
-
-/// Measures pgbraid against the published pgbench workloads.
+/// Measures pgbraid against the published pgbench workloads and the limit of PostgreSQL.
 #[derive(Parser)]
-#[command(name = "pgbraid-bench", version)]
+#[command(
+    name = "pgbraid-bench",
+    version,
+    args_conflicts_with_subcommands = true
+)]
 struct Arguments {
-    /// Seconds for each measurement.
-    #[arg(long, default_value_t = 15)]
-    seconds: u64,
-    /// Times that all measurements are taken, in turns.
-    #[arg(long, default_value_t = 3)]
-    rounds: usize,
-    /// About two minutes: 6 seconds, 2 rounds.
-    #[arg(long)]
-    quick: bool,
-    /// Tables of the feed.
-    #[arg(long, default_value_t = 64)]
-    tables: u32,
-    /// One JSON object on standard output instead of the table.
-    #[arg(long)]
-    json: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    comparison: comparison::Options,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// One question about speed, with its targets.
+    Scenario(scenarios::Arguments),
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let (seconds, rounds) = match arguments.quick {
-        true => (6, 2),
-        false => (arguments.seconds, arguments.rounds.max(1)),
-    };
-    let time = Duration::from_secs(seconds);
-    eprintln!("starting one PostgreSQL instance with default durability");
-    let cluster = TempCluster::start(
-        1,
-        true,
-        &[("shared_buffers", "1GB"), ("max_wal_size", "8GB")],
-    )
-    .await
-    .context("starting PostgreSQL")?;
-    let single = Workload::prepare(&cluster, "single").await?;
-    let batch = Workload::prepare(&cluster, "batch").await?;
-    let router = Router::start(&cluster, arguments.tables).await?;
-    let mut report = Report::new(
-        cluster.binaries().version(),
-        arguments.tables,
-        seconds,
-        rounds,
-    );
-    for round in 1..=rounds {
-        let mut take = |name: &'static str, measure: Measure| {
-            eprintln!(
-                "round {round} of {rounds}: {name}: {:.0} rows/s",
-                measure.rows_per_second
-            );
-            report.add(name, measure);
-        };
-        take("single.sql, 32 clients", single.run(&cluster, 32, 1, time)?);
-        take(
-            "pgbraid, one row a message, 32 streams",
-            router.load(&Load::single(), time)?,
-        );
-        take("batch.sql, 8 clients", batch.run(&cluster, 8, 1001, time)?);
-        take(
-            "pgbraid, columnar, runs of keys",
-            router.load(&Load::runs(), time)?,
-        );
-        take(
-            "pgbraid, columnar, random keys",
-            router.load(&Load::random(), time)?,
-        );
-        take(
-            "pgbraid, row form, random keys",
-            router.load(&Load::rows(), time)?,
-        );
-        take(
-            "pgbraid, unary single rows, one client",
-            router.load(&Load::unary(), time)?,
-        );
+    match arguments.command {
+        Some(Command::Scenario(arguments)) => scenarios::run(arguments).await,
+        None => comparison::run(arguments.comparison).await,
     }
-    drop(router);
-    if arguments.json {
-        println!("{}", report.json());
-    } else {
-        print!("{}", report.table());
-    }
-    Ok(())
 }

@@ -5,7 +5,7 @@ use std::{process::Command, time::Duration};
 use anyhow::{Context, Result, bail};
 use pgbraid_devcluster::DevCluster;
 
-use crate::report::Measure;
+use crate::case::Measure;
 
 /// A workload in a database of its own.
 pub struct Workload {
@@ -79,11 +79,12 @@ impl Workload {
                 String::from_utf8_lossy(&output.stderr)
             );
         };
+        let transactions = number("number of transactions actually processed: ");
         Ok(Measure {
+            rows: transactions.unwrap_or_default() * f64::from(rows_each),
             rows_per_second: tps * f64::from(rows_each),
             p50_ms: number("latency average = ").unwrap_or_default(),
-            p99_ms: None,
-            cpu_ns_per_row: None,
+            ..Measure::default()
         })
     }
 }

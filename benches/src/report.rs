@@ -1,144 +1,100 @@
-//! Medians and ratios.
+//! What was measured in one run, and what is told of it: a table, JSON, plots.
+//!
+//! A ratio is the median of the ratios of single rounds, so that a machine that gets slower half
+//! way does not show in it. Beside stand the medians of the absolute figures.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-/// One measurement.
-#[derive(Clone, Debug)]
-pub struct Measure {
-    pub rows_per_second: f64,
-    /// Of pgbraid the median, of pgbench the mean.
+use crate::{
+    case::{Case, Measure, Ratio},
+    limit::Choice,
+    procs::Memory,
+};
+
+mod json;
+mod maths;
+mod plots;
+mod table;
+#[cfg(test)]
+mod tests;
+
+/// A measurement of a sweep: what was varied, and what came of it.
+pub type Point = (f64, Measure);
+
+/// Latency from commit to subscriber.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AlertLatency {
     pub p50_ms: f64,
-    pub p99_ms: Option<f64>,
-    /// CPU of the router's process by rows written.
-    pub cpu_ns_per_row: Option<f64>,
+    pub p99_ms: f64,
 }
 
+/// All of one run.
 pub struct Report {
-    header: Value,
-    order: Vec<&'static str>,
-    measures: BTreeMap<&'static str, Vec<Measure>>,
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or_default()
+    /// Versions, cores, settings: a JSON object.
+    pub about: Value,
+    /// By case, one of each round.
+    measures: BTreeMap<Case, Vec<Measure>>,
+    /// How the limit was measured.
+    pub limit: Choice,
+    pub limit_sweep: Vec<(Choice, Measure)>,
+    /// By rows of a message.
+    pub batch_sweep: Vec<Point>,
+    /// By percent of the top rate.
+    pub load_sweep: Vec<Point>,
+    /// Of the router, at the end.
+    pub memory: Option<Memory>,
+    /// At a fifth of the top load.
+    pub alert: Option<AlertLatency>,
+    /// At the top load.
+    pub alert_top: Option<AlertLatency>,
+    /// For people: what was left out, and why.
+    pub notes: Vec<String>,
 }
 
 impl Report {
-    pub fn new(postgres: &str, tables: u32, seconds: u64, rounds: usize) -> Self {
-        let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    pub fn new(about: Value, limit: Choice) -> Self {
         Self {
-            header: json!({
-                "pgbraid": env!("CARGO_PKG_VERSION"), "postgres": postgres, "tables": tables,
-                "seconds": seconds, "rounds": rounds, "cores": cores,
-            }),
-            order: Vec::new(),
+            about,
             measures: BTreeMap::new(),
+            limit,
+            limit_sweep: Vec::new(),
+            batch_sweep: Vec::new(),
+            load_sweep: Vec::new(),
+            memory: None,
+            alert: None,
+            alert_top: None,
+            notes: Vec::new(),
         }
     }
 
-    pub fn add(&mut self, name: &'static str, measure: Measure) {
-        if !self.order.contains(&name) {
-            self.order.push(name);
-        }
-        self.measures.entry(name).or_default().push(measure);
+    /// Adds the case's measurement of the next round.
+    pub fn add(&mut self, case: Case, measure: Measure) {
+        self.measures.entry(case).or_default().push(measure);
     }
 
-    fn rows(&self, name: &str) -> f64 {
-        median(self.all(name).map(|one| one.rows_per_second).collect())
+    /// Of the latest round.
+    pub fn last(&self, case: Case) -> Option<&Measure> {
+        self.all(case).last()
     }
 
-    fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a Measure> {
-        self.measures.get(name).into_iter().flatten()
+    /// One of each round.
+    fn all(&self, case: Case) -> &[Measure] {
+        self.measures.get(&case).map_or(&[], Vec::as_slice)
     }
 
-    /// What a line is compared with.
-    fn base(name: &str) -> Option<&'static str> {
-        match name {
-            "pgbraid, one row a message, 32 streams" => Some("single.sql, 32 clients"),
-            _ if name.contains("columnar") || name.contains("row form") => {
-                Some("batch.sql, 8 clients")
-            }
-            _ => None,
-        }
+    /// The median over the rounds, where it was measured.
+    pub fn median(&self, case: Case, of: impl Fn(&Measure) -> Option<f64>) -> Option<f64> {
+        maths::median(self.all(case).iter().filter_map(of))
     }
 
-    pub fn table(&self) -> String {
-        let mut text = format!(
-            "PostgreSQL {}, {} cores shared by PostgreSQL, router and load; medians of {} rounds of {} s\n\n",
-            self.header["postgres"].as_str().unwrap_or("?"),
-            self.header["cores"],
-            self.header["rounds"],
-            self.header["seconds"],
-        );
-        let _ = writeln!(
-            text,
-            "{:<39} {:>9} {:>6} {:>7} {:>7} {:>6}",
-            "", "rows/s", "ratio", "p50 ms", "p99 ms", "ns/row"
-        );
-        for name in &self.order {
-            let rows = self.rows(name);
-            let ratio = Self::base(name)
-                .map(|base| format!("{:.2}", rows / self.rows(base)))
-                .unwrap_or_default();
-            let optional = |values: Vec<f64>, digits: usize| match values.is_empty() {
-                true => String::new(),
-                false => format!("{:.digits$}", median(values)),
-            };
-            let _ = writeln!(
-                text,
-                "{name:<39} {rows:>9.0} {ratio:>6} {:>7} {:>7} {:>6}",
-                optional(self.all(name).map(|one| one.p50_ms).collect(), 2),
-                optional(self.all(name).filter_map(|one| one.p99_ms).collect(), 2),
-                optional(
-                    self.all(name)
-                        .filter_map(|one| one.cpu_ns_per_row)
-                        .collect(),
-                    0
-                ),
-            );
-        }
-        text.push_str(
-            "\nratio: to batch.sql for batches, to single.sql for single rows. p50 of pgbench is its\nmean. ns/row: CPU of the router's process. batch.sql makes its rows inside the server.\n",
-        );
-        text
-    }
-
-    pub fn json(&self) -> Value {
-        let ratio = |name: &str| Self::base(name).map(|base| self.rows(name) / self.rows(base));
-        let cpu = |name: &str| {
-            median(
-                self.all(name)
-                    .filter_map(|one| one.cpu_ns_per_row)
-                    .collect(),
-            )
+    /// Round by round.
+    fn ratios(&self, ratio: &Ratio) -> Vec<f64> {
+        let list = |case| -> Vec<f64> {
+            let all = self.all(case).iter();
+            all.map(|measure| ratio.quantity.of(measure)).collect()
         };
-        let measures: serde_json::Map<String, Value> = self
-            .order
-            .iter()
-            .map(|name| {
-                let list = self.all(name).map(|one| {
-                    json!({"rows_per_second": one.rows_per_second, "p50_ms": one.p50_ms,
-                           "p99_ms": one.p99_ms, "cpu_ns_per_row": one.cpu_ns_per_row})
-                });
-                ((*name).to_owned(), Value::Array(list.collect()))
-            })
-            .collect();
-        json!({
-            "about": self.header,
-            "ratio": {
-                "columnar_vs_batch_sql": ratio("pgbraid, columnar, runs of keys"),
-                "columnar_random_vs_batch_sql": ratio("pgbraid, columnar, random keys"),
-                "single_vs_single_sql": ratio("pgbraid, one row a message, 32 streams"),
-            },
-            "cpu_ns_per_row": {
-                "columnar": cpu("pgbraid, columnar, random keys"),
-                "rows": cpu("pgbraid, row form, random keys"),
-                "single": cpu("pgbraid, one row a message, 32 streams"),
-            },
-            "measures": measures,
-        })
+        maths::ratios(&list(ratio.of), &list(ratio.to))
     }
 }

@@ -12,15 +12,27 @@ use anyhow::{Context, Result, bail};
 use pgbraid_devcluster::DevCluster;
 use pgbraid_proto::v1::{self, admin_client::AdminClient};
 
-use crate::report::Measure;
+use crate::{
+    case::Measure,
+    procs::{Memory, cpu_ns},
+};
+
+/// One row in so many meets the rule, as in single.sql.
+pub const ALERT_ONE_IN: u64 = 10_000;
 
 /// How the rows are sent.
+#[derive(Clone, Copy, Debug)]
 pub struct Load {
-    form: &'static str,
-    keys: &'static str,
-    producers: u32,
-    in_flight: u32,
-    batch_rows: u32,
+    pub form: &'static str,
+    pub keys: &'static str,
+    pub producers: u32,
+    /// Requests of each producer that are not acknowledged yet.
+    pub in_flight: u32,
+    pub batch_rows: u32,
+    /// How many keys there are, from 0.
+    pub key_space: u64,
+    /// Rows a second to aim at (open loop); `None`: as fast as the acks allow.
+    pub rate: Option<u64>,
 }
 
 impl Load {
@@ -32,6 +44,8 @@ impl Load {
             producers: 8,
             in_flight: 16,
             batch_rows: 1000,
+            key_space: 8_000_000,
+            rate: None,
         }
     }
 
@@ -52,20 +66,36 @@ impl Load {
     pub fn single() -> Self {
         Self {
             form: "single",
-            keys: "random",
             producers: 32,
             in_flight: 32,
             batch_rows: 1,
+            ..Self::random()
         }
     }
 
     pub fn unary() -> Self {
         Self {
             form: "unary",
-            keys: "random",
             producers: 1,
             in_flight: 1,
             batch_rows: 1,
+            ..Self::random()
+        }
+    }
+
+    /// With the keys 0 to `keys - 1`.
+    pub fn over(self, keys: u64) -> Self {
+        Self {
+            key_space: keys,
+            ..self
+        }
+    }
+
+    /// At a rate, in an open loop: latencies count from the intended time of sending.
+    pub fn at(self, rows_per_second: f64) -> Self {
+        Self {
+            rate: Some((rows_per_second as u64).max(1)),
+            ..self
         }
     }
 }
@@ -85,13 +115,9 @@ fn binary() -> Result<PathBuf> {
     Ok(path)
 }
 
-/// CPU time of a process, in nanoseconds (Linux).
-fn cpu_ns(pid: u32) -> Option<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
-    let ticks: f64 = fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?;
-    // USER_HZ is 100 on every Linux that we know of.
-    Some(ticks * 1e9 / 100.0)
+/// Counts by code; none is an empty object.
+fn is_any(counts: &serde_json::Value) -> bool {
+    counts.as_object().is_some_and(|counts| !counts.is_empty())
 }
 
 impl Router {
@@ -193,8 +219,9 @@ impl Router {
 
     /// Runs the load generator.
     pub fn load(&self, load: &Load, time: Duration) -> Result<Measure> {
-        let before = cpu_ns(self.child.id());
-        let output = Command::new(binary()?)
+        let before = self.cpu_ns();
+        let mut command = Command::new(binary()?);
+        command
             .args(["load", "--json", "--feed", "feed", "--columns", "c1,c2"])
             .args([
                 "--router",
@@ -207,13 +234,13 @@ impl Router {
             .args(["--producers", &load.producers.to_string()])
             .args(["--in-flight", &load.in_flight.to_string()])
             .args(["--batch-rows", &load.batch_rows.to_string()])
-            .args([
-                "--key-space",
-                "8000000",
-                "--for",
-                &time.as_secs().to_string(),
-            ])
-            .output()?;
+            .args(["--key-space", &load.key_space.to_string()])
+            .args(["--alert-one-in", &ALERT_ONE_IN.to_string()])
+            .args(["--for", &time.as_secs().to_string()]);
+        if let Some(rate) = load.rate {
+            command.args(["--rate", &rate.to_string()]);
+        }
+        let output = command.output()?;
         if !output.status.success() {
             bail!(
                 "the load failed:\n{}",
@@ -224,15 +251,38 @@ impl Router {
             .context("the load generator's answer is no JSON")?;
         let number = |path: &str| answer.pointer(path).and_then(serde_json::Value::as_f64);
         let rows = number("/rows_acked").context("no rows_acked in the answer")?;
-        let used = cpu_ns(self.child.id())
-            .zip(before)
-            .map(|(after, before)| after - before);
+        if let Some(refused) = answer.get("errors").filter(|errors| is_any(errors)) {
+            let example = answer.get("first_error").cloned().unwrap_or_default();
+            eprintln!("rows were refused: {refused}, the first: {example}");
+        }
+        let used = self.cpu_ns().zip(before);
+        let used = used.map(|(after, before)| after - before);
         Ok(Measure {
+            rows,
             rows_per_second: number("/rows_per_second").context("no rows_per_second")?,
             p50_ms: number("/ack_ms/p50").unwrap_or_default(),
             p99_ms: number("/ack_ms/p99"),
             cpu_ns_per_row: used.map(|used| used / rows.max(1.0)),
+            ..Measure::default()
         })
+    }
+
+    /// For clients: `http://127.0.0.1:...`.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    fn pid(&self) -> Option<i32> {
+        self.child.id().try_into().ok()
+    }
+
+    /// CPU that the router has used so far.
+    pub fn cpu_ns(&self) -> Option<f64> {
+        self.pid().and_then(cpu_ns)
+    }
+
+    pub fn memory(&self) -> Option<Memory> {
+        self.pid().and_then(Memory::of)
     }
 }
 
