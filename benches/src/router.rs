@@ -42,7 +42,7 @@ impl Load {
             form: "columnar",
             keys: "runs",
             producers: 8,
-            in_flight: 16,
+            in_flight: 64,
             batch_rows: 1000,
             key_space: 8_000_000,
             rate: None,
@@ -67,7 +67,7 @@ impl Load {
         Self {
             form: "single",
             producers: 32,
-            in_flight: 32,
+            in_flight: 256,
             batch_rows: 1,
             ..Self::random()
         }

@@ -137,7 +137,12 @@ fn instructions(form: &str, requests: u64) -> Result<u64> {
         output.status,
         String::from_utf8_lossy(&output.stderr)
     );
-    total(&out)
+    let counted = total(&out)?;
+    ensure!(
+        counted > 0,
+        "{form}: callgrind counted nothing: is there still a function {COUNTED}?"
+    );
+    Ok(counted)
 }
 
 /// The total of a file that callgrind wrote.

@@ -7,6 +7,8 @@ mod plain;
 mod scale;
 mod usage;
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use pgbraid_micro::{alloc::Counting, message::Form};
@@ -40,8 +42,18 @@ enum Command {
     Memory(memory::Options),
 }
 
-fn main() -> Result<()> {
-    match Arguments::parse().command {
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("pgbraid-hotpath: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
         Command::Columnar(options) => plain::run(Form::Columnar, &options),
         Command::Rows(options) => plain::run(Form::Rows, &options),
         Command::Single(options) => plain::run(Form::Single, &options),

@@ -17,12 +17,15 @@ use pgbraid_micro::{
     message::Form,
     path::{Path, Shape},
     sink::Commit,
-    stream::{Load, Stream, TOGETHER},
+    stream::{Load, Stream},
 };
 use pgbraid_server::hot;
-use tokio::runtime::Builder;
+use tokio::{runtime::Builder, time::Instant};
 
 use crate::usage;
+
+/// Longer than it takes to fill the queues.
+const WARM_UP: Duration = Duration::from_secs(60);
 
 /// Cost of the large size over that of the small one.
 const TARGET: f64 = 1.2;
@@ -35,7 +38,7 @@ pub(crate) struct Options {
     /// Times that each is measured
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Seconds that each measurement takes, after two to warm up
+    /// Seconds that each measurement takes
     #[arg(long, default_value_t = 4)]
     seconds: u64,
     /// How rows are laid out
@@ -77,11 +80,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let in_flight = (options.in_flight / options.streams).max(1);
     let mut load = Load::closed(options.form, options.streams, in_flight, options.rows);
     load.pace = options.rate.map(|rate| {
-        let rows = match options.form {
-            Form::Single => TOGETHER,
-            Form::Columnar | Form::Rows => options.rows,
-        };
-        Duration::from_secs_f64((rows * options.streams) as f64 / rate.max(1) as f64)
+        Duration::from_secs_f64((load.rows() * options.streams) as f64 / rate.max(1) as f64)
     });
     let sizes = [(4, 64), (256, 4096)];
     println!("workers  instances  tables  CPU ns/row    rows/s  rows/statement");
@@ -131,22 +130,33 @@ fn measure(shape: Shape, workers: usize, load: &Load, options: &Options) -> Resu
             let each = counters.iter().map(|count| count.load(Ordering::Relaxed));
             each.sum()
         };
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        let (rows, cpu, written) = (committed(), usage::cpu()?, path.written());
-        let started = tokio::time::Instant::now();
+        // Until everything that was in flight at first has been committed, and as much again.
+        let warm = match load.pace {
+            None => (load.rows() * load.in_flight * options.streams * 2) as u64,
+            Some(_) => 0,
+        };
+        let started = Instant::now();
+        while started.elapsed() < Duration::from_secs(1) || committed() < warm {
+            ensure!(started.elapsed() < WARM_UP, "not warm within {WARM_UP:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        // Rows as they are written: whole requests come in bursts where each has rows everywhere.
+        let (cpu, before) = (usage::cpu()?, path.written());
+        let started = Instant::now();
         tokio::time::sleep(Duration::from_secs(options.seconds)).await;
         let took = started.elapsed();
-        let (rows, cpu) = ((committed() - rows) as f64, usage::cpu()? - cpu);
-        let after = path.written();
+        let (cpu, after) = (usage::cpu()? - cpu, path.written());
         stop.store(true, Ordering::Relaxed);
         for stream in running {
             stream.await.map_err(|error| anyhow!("{error}"))??;
         }
-        ensure!(rows > 0.0, "nothing was committed within the time");
+        let statements = (after.0 - before.0) as f64;
+        let rows = (after.1 - before.1) as f64;
+        ensure!(rows > 0.0, "nothing was written within the time");
         Ok(Cost {
             cpu_ns_per_row: cpu.as_secs_f64() * 1e9 / rows,
             rows_per_second: rows / took.as_secs_f64(),
-            rows_per_statement: (after.1 - written.1) as f64 / (after.0 - written.0).max(1) as f64,
+            rows_per_statement: rows / statements,
         })
     });
     runtime.shutdown_timeout(Duration::from_secs(5));

@@ -35,6 +35,8 @@ pub const TOGETHER: usize = 256;
 pub struct Load {
     /// How the rows are laid out.
     pub form: Form,
+    /// Without meaning for [`Form::Single`].
+    rows_a_request: usize,
     /// The requests. Each stream has its own part of them, and sends it again and again.
     pub messages: Arc<[Bytes]>,
     /// Requests that a stream has sent and has no answer to yet; of [`Form::Single`], groups of
@@ -55,9 +57,18 @@ impl Load {
         };
         Self {
             form,
+            rows_a_request: rows,
             messages: message::requests(form, count, rows).into(),
             in_flight,
             pace: None,
+        }
+    }
+
+    /// Rows of a request, or of a group of one-row requests.
+    pub fn rows(&self) -> usize {
+        match self.form {
+            Form::Single => TOGETHER,
+            Form::Columnar | Form::Rows => self.rows_a_request,
         }
     }
 }

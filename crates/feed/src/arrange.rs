@@ -49,47 +49,60 @@ impl Block {
             Some(place) => *place,
             None => table,
         };
-        let routed = self.valid_rows().map(|row| {
-            let table = hash::table_of(self.key_hash(row), tables).index();
-            (place(table), table, row)
-        });
+        let table_of = |row: u32| hash::table_of(self.key_hash(row), tables);
         let valid = self.rows as usize - self.refused_rows();
-        let mut origin = Vec::with_capacity(valid);
-        let mut segments: Vec<(TableId, u32, u32)> = Vec::new();
-        let mut add = |table: u32, row: u32| {
-            let at = origin.len() as u32;
-            origin.push(row);
-            match segments.last_mut() {
-                Some((last, _, end)) if last.index() == table => *end = at + 1,
-                _ => segments.push((TableId::new(table), at, at + 1)),
-            }
-        };
-        if valid * 8 < tables as usize {
+        let (origin, segments) = if valid * 8 < tables as usize {
             // Few rows for many tables: sorting them is cheaper than a pass over the tables.
-            let mut rows: Vec<(u32, u32, u32)> = routed.collect();
-            rows.sort_by_key(|(place, ..)| *place);
-            for (_, table, row) in rows {
-                add(table, row);
+            let mut rows: Vec<(u32, u32, TableId)> = (self.valid_rows())
+                .map(|row| {
+                    let table = table_of(row);
+                    (place(table.index()), row, table)
+                })
+                .collect();
+            rows.sort_unstable_by_key(|(place, row, _)| (*place, *row));
+            let mut segments = Vec::new();
+            let mut end = 0;
+            for rows in rows.chunk_by(|a, b| a.0 == b.0) {
+                let start = end;
+                end += rows.len() as u32;
+                segments.push((rows[0].2, start, end));
             }
+            (rows.into_iter().map(|(_, row, _)| row).collect(), segments)
         } else {
-            let rows: Vec<(u32, u32, u32)> = routed.collect();
-            let mut next = vec![0u32; tables as usize + 1];
-            for (place, ..) in &rows {
-                next[*place as usize + 1] += 1;
+            // A counting sort. `next` is first the number of rows of each place, then where its
+            // next row goes.
+            let mut next = vec![0u32; tables as usize];
+            let mut place_of = Vec::with_capacity(valid);
+            let mut add = |row: u32| {
+                let place = place(table_of(row).index());
+                next[place as usize] += 1;
+                place_of.push((place, row));
+            };
+            match self.refused.is_empty() {
+                true => (0..self.rows).for_each(&mut add),
+                false => self.valid_rows().for_each(&mut add),
             }
-            for place in 0..tables as usize {
-                next[place + 1] += next[place];
+            let mut segments = Vec::with_capacity(valid.min(tables as usize));
+            let mut start = 0;
+            for count in &mut next {
+                let rows = std::mem::replace(count, start);
+                if rows > 0 {
+                    // Which table it is, its first row will tell.
+                    segments.push((TableId::new(0), start, start + rows));
+                }
+                start += rows;
             }
-            let mut sorted = vec![(0u32, 0u32); rows.len()];
-            for (place, table, row) in rows {
+            let mut origin = vec![0u32; valid];
+            for (place, row) in place_of {
                 let at = &mut next[place as usize];
-                sorted[*at as usize] = (table, row);
+                origin[*at as usize] = row;
                 *at += 1;
             }
-            for (table, row) in sorted {
-                add(table, row);
+            for (table, start, _) in &mut segments {
+                *table = table_of(origin[*start as usize]);
             }
-        }
+            (origin, segments)
+        };
         let block = match origin.is_sorted() && origin.len() == self.rows as usize {
             true => self,
             false => self.pick(&origin),

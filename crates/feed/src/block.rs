@@ -173,6 +173,15 @@ impl Block {
         &self.keys
     }
 
+    /// All keys, if they are int8.
+    #[inline]
+    pub(crate) fn int8_keys(&self) -> Option<&[[u8; 8]]> {
+        match (&self.keys, self.schema.key.ty) {
+            (ColumnData::Fixed { width: 8, bytes }, KeyType::Int8) => Some(bytes.as_chunks().0),
+            _ => None,
+        }
+    }
+
     /// Where a column stands in this block.
     pub(crate) fn place(&self, column: usize) -> Option<usize> {
         (self.positions.get(column))

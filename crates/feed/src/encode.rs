@@ -4,7 +4,7 @@ use bytes::{BufMut, BytesMut};
 use pgbraid_shardmap::KeyType;
 use postgres_types::{IsNull, ToSql, Type};
 
-use crate::{Batch, Block, ColumnData, Statement, types::ColumnType};
+use crate::{Batch, Block, ColumnData, RowRef, Statement, types::ColumnType};
 
 type BoxError = Box<dyn std::error::Error + Sync + Send>;
 
@@ -35,6 +35,7 @@ impl Form {
 #[derive(Debug)]
 pub struct ArrayParam<'a> {
     batch: &'a Batch,
+    /// Ascending, each once.
     rows: &'a [u32],
     /// `None`: the keys.
     column: Option<usize>,
@@ -151,9 +152,19 @@ impl<'a> ArrayParam<'a> {
         out.resize(start + self.rows.len() * M, 0);
         let blocks: Vec<&[[u8; N]]> = blocks.iter().map(|bytes| bytes.as_chunks().0).collect();
         let (places, _) = out[start..].as_chunks_mut::<M>();
-        for (place, row) in places.iter_mut().zip(self.rows) {
-            let source = self.batch.last_source(*row);
-            *place = swap(blocks[source.block as usize][source.row as usize]);
+        let value = |source: RowRef| swap(blocks[source.block as usize][source.row as usize]);
+        match self.batch.lone_sources() {
+            // All rows in their order, of which each was written once.
+            Some(sources) if sources.len() == self.rows.len() => {
+                for (place, source) in places.iter_mut().zip(sources) {
+                    *place = value(*source);
+                }
+            }
+            _ => {
+                for (place, row) in places.iter_mut().zip(self.rows) {
+                    *place = value(self.batch.last_source(*row));
+                }
+            }
         }
     }
 

@@ -55,8 +55,8 @@ async fn flush(queue: &InstanceQueue, job: Job, stale: &Notify) -> Moved {
     let mut flush = Flush {
         queue,
         target: job.target,
-        tickets: Vec::new(),
-        blocks: Vec::new(),
+        tickets: Vec::with_capacity(job.segments.len()),
+        blocks: Vec::with_capacity(job.segments.len()),
         rows: Vec::with_capacity(job.rows),
         taken: Vec::with_capacity(job.segments.len()),
         failed: false,
@@ -75,7 +75,10 @@ type Known = HashMap<*const Ticket, u32>;
 impl Flush<'_> {
     fn add_all(&mut self, job: &Job) {
         let now = Instant::now();
-        let mut known = Known::default();
+        let mut known = match job.target {
+            Target::Table(_) => Known::new(),
+            Target::Parent => Known::with_capacity(job.segments.len()),
+        };
         let mut segments = job.segments.iter();
         for table in &job.tables {
             for segment in segments.by_ref().take(table.segments) {

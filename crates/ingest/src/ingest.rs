@@ -27,8 +27,9 @@ use crate::{
     ticket::Ticket,
 };
 
-/// Bytes that a request costs beyond its rows' values.
-const REQUEST_BYTES: u64 = 512;
+/// Bytes that a request costs beyond its rows' values, and for each table that it has rows of.
+const REQUEST_BYTES: u64 = 1024;
+const SEGMENT_BYTES: u64 = 96;
 
 /// Bytes that a row costs beyond its values.
 const ROW_BYTES: u64 = 32;
@@ -227,7 +228,9 @@ impl Ingest {
     ) -> Result<Ack, SubmitError> {
         let started = Instant::now();
         let rows = u64::from(block.rows());
-        let size = block.size() as u64 + rows * ROW_BYTES;
+        let size = block.size() as u64
+            + rows * ROW_BYTES
+            + rows.min(block.schema.tables.into()) * SEGMENT_BYTES;
         let memory = (self.reserve(size + REQUEST_BYTES, deadline, when_full)).await?;
         let plan = self.plan.load_full();
         let schema: Arc<FeedSchema> = block.schema.clone();

@@ -29,7 +29,7 @@ pub fn describe() {
     describe_histogram!(
         "pgbraid_ack_seconds",
         Unit::Seconds,
-        "Time from reading a request to its last row's answer"
+        "Time from reading a request to its last row's answer; one-row requests of a stream that are answered together count once"
     );
     describe_counter!(
         "pgbraid_rows_expired_total",

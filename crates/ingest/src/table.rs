@@ -93,6 +93,9 @@ impl Segment {
     }
 }
 
+/// Room that an empty queue keeps, in segments.
+const KEPT: usize = 16;
+
 /// Rows that wait for one table, in order of arrival.
 pub(crate) struct TableQueue {
     pub table: TableRef,
@@ -195,6 +198,9 @@ impl TableQueue {
 
     /// Drops requests whose time is over. Returns the bytes let go.
     pub fn sweep(&mut self, now: Instant) -> u64 {
+        if self.segments.is_empty() && self.segments.capacity() > KEPT {
+            self.segments.shrink_to(KEPT);
+        }
         if self.first_deadline.is_none_or(|first| first > now) {
             return 0;
         }
@@ -206,9 +212,6 @@ impl TableQueue {
         self.first_deadline = (self.segments.iter())
             .map(|segment| segment.ticket.deadline)
             .min();
-        if self.segments.is_empty() {
-            self.segments.shrink_to(64);
-        }
         before - self.bytes
     }
 

@@ -19,14 +19,14 @@ const FEWEST_ROWS: usize = 256;
 const MOST_MISSING: f32 = 0.1;
 
 /// After so many upserts the update is tried again.
-const TRY_AGAIN: u32 = 32;
+const TRY_AGAIN: u32 = 16;
 
 /// Masks that are remembered.
 const MOST_MASKS: usize = 4096;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Known {
-    /// Moving average.
+    /// Of the last update.
     missing: f32,
     upserts: u32,
 }
@@ -69,7 +69,7 @@ impl StoredShare {
         let missing = rows.saturating_sub(found) as f32 / rows.max(1) as f32;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let known = (known.entry((Arc::as_ptr(schema) as usize, mask.clone()))).or_default();
-        known.missing += (missing - known.missing) * 0.5;
+        known.missing = missing;
     }
 }
 
@@ -114,9 +114,7 @@ mod tests {
             .filter(|_| share.update_first(&schema, &inserts, 1000))
             .count();
         assert_eq!(tried, 1);
-        for _ in 0..8 {
-            share.found(&schema, &inserts, 1000, 1000);
-        }
+        share.found(&schema, &inserts, 1000, 1000);
         assert!(share.update_first(&schema, &inserts, 1000));
         assert!(
             !share.update_first(&schema, &inserts, 10),

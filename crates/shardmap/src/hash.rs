@@ -30,8 +30,14 @@ pub fn bytes(key: &[u8]) -> u64 {
 /// The table of a row: the row hash modulo the feed's number of tables. No tables are taken as one.
 #[inline]
 pub fn table_of(row_hash: u64, tables: u32) -> TableId {
-    // The remainder is less than a u32, so the cast loses nothing.
-    TableId::new((row_hash % u64::from(tables.max(1))) as u32)
+    let tables = u64::from(tables.max(1));
+    // A division costs more than the hash; the usual number of tables needs none.
+    let remainder = match tables.is_power_of_two() {
+        true => row_hash & (tables - 1),
+        false => row_hash % tables,
+    };
+    // It is less than a u32, so the cast loses nothing.
+    TableId::new(remainder as u32)
 }
 
 /// `hash_combine64` of `src/include/common/hashfn.h`.

@@ -145,7 +145,7 @@ fn router_defaults() {
         ("pgbraid", "pgbraid")
     );
     assert_eq!(pg.sslmode, SslMode::Prefer);
-    assert_eq!((pg.writers, pg.readers, pg.statement_cache), (2, 2, 1024));
+    assert_eq!((pg.writers, pg.readers, pg.statement_cache), (4, 2, 1024));
     assert_eq!(pg.search_path, "public");
     assert_eq!(
         (pg.connect_timeout, pg.statement_timeout),
@@ -166,7 +166,7 @@ fn router_defaults() {
     assert_eq!(ingest.max_request_bytes, 16 << 20);
     assert_eq!(ingest.queue_bytes, 512 << 20);
     assert_eq!(ingest.queue_bytes_per_instance, 128 << 20);
-    assert_eq!(ingest.stream_in_flight, 64);
+    assert_eq!(ingest.stream_in_flight, 1024);
     assert_eq!((ingest.retry_min, ingest.retry_max), (ms(20), ms(2_000)));
     assert_eq!(
         (ingest.stall_after, ingest.drain_timeout),

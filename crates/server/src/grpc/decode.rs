@@ -154,7 +154,8 @@ pub(super) fn wire_rows(
     if let Err(error) = too_many(request.rows.len(), limits, "rows.rows") {
         return Some(Err(error));
     }
-    let mut builder = match RowsBuilder::new(schema.clone(), &request.columns, request.rows.len()) {
+    let (_, columns) = request.names()?;
+    let mut builder = match RowsBuilder::new(schema.clone(), &columns, request.rows.len()) {
         Ok(builder) => builder,
         Err(error) => return Some(Err(error)),
     };

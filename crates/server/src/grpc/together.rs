@@ -19,8 +19,9 @@ pub(super) struct Together {
 impl Together {
     /// For requests like this one.
     pub fn new(schema: Arc<FeedSchema>, request: &WireRows<'_>) -> Option<Self> {
+        let (_, columns) = request.names()?;
         Some(Self {
-            builder: RowsBuilder::new(schema, &request.columns, MOST).ok()?,
+            builder: RowsBuilder::new(schema, &columns, MOST).ok()?,
             columns: request.columns.len(),
             sequences: Vec::with_capacity(32),
         })

@@ -13,9 +13,19 @@ use smallvec::SmallVec;
 #[derive(Debug)]
 pub(super) struct WireRows<'a> {
     pub sequence: u64,
-    pub feed: &'a str,
-    pub columns: SmallVec<[&'a str; 8]>,
+    /// UTF-8, unless [`Self::names`] says otherwise.
+    pub feed: &'a [u8],
+    pub columns: SmallVec<[&'a [u8]; 8]>,
     pub rows: SmallVec<[&'a [u8]; 1]>,
+}
+
+impl<'a> WireRows<'a> {
+    /// The feed and the columns as text, which requests that are alike need not check again.
+    pub fn names(&self) -> Option<(&'a str, SmallVec<[&'a str; 8]>)> {
+        let text = |bytes| std::str::from_utf8(bytes).ok();
+        let columns: Option<_> = self.columns.iter().map(|bytes| text(bytes)).collect();
+        Some((text(self.feed)?, columns?))
+    }
 }
 
 /// A row of it.
@@ -37,6 +47,16 @@ const LEN: u64 = 2;
 impl<'a> Reader<'a> {
     #[inline]
     fn varint(&mut self) -> Option<u64> {
+        match self.0 {
+            [byte, rest @ ..] if *byte < 0x80 => {
+                self.0 = rest;
+                Some(u64::from(*byte))
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    fn long_varint(&mut self) -> Option<u64> {
         let mut value = 0u64;
         for (at, byte) in self.0.iter().enumerate().take(10) {
             let bits = u64::from(byte & 0x7f);
@@ -87,7 +107,7 @@ pub(super) fn read(message: &[u8]) -> Option<WireRows<'_>> {
     let mut reader = Reader(message);
     let mut request = WireRows {
         sequence: 0,
-        feed: "",
+        feed: b"",
         columns: SmallVec::new(),
         rows: SmallVec::new(),
     };
@@ -95,7 +115,7 @@ pub(super) fn read(message: &[u8]) -> Option<WireRows<'_>> {
     while let Some(field) = reader.field()? {
         match field {
             (1, VARINT) => request.sequence = reader.varint()?,
-            (2, LEN) => request.feed = reader.text()?,
+            (2, LEN) => request.feed = reader.bytes()?,
             (4, LEN) if batch.is_none() => batch = Some(reader.bytes()?),
             _ => return None,
         }
@@ -103,7 +123,7 @@ pub(super) fn read(message: &[u8]) -> Option<WireRows<'_>> {
     let mut reader = Reader(batch?);
     while let Some(field) = reader.field()? {
         match field {
-            (1, LEN) => request.columns.push(reader.text()?),
+            (1, LEN) => request.columns.push(reader.bytes()?),
             (2, LEN) => request.rows.push(reader.bytes()?),
             _ => return None,
         }

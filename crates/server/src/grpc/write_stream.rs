@@ -147,8 +147,11 @@ impl Reader {
             return self.take_together(together).await;
         }
         let limits = &self.shared.config.ingest;
+        let Some((feed, _)) = request.names() else {
+            return self.take_message(message.clone()).await;
+        };
         let block = check_size(&self.shared, message.len())
-            .and_then(|()| self.shared.schema(request.feed))
+            .and_then(|()| self.shared.schema(feed))
             .map(|schema| decode::wire_rows(&request, &schema, limits));
         let block = match block {
             Ok(None) => return self.take_message(message.clone()).await,
@@ -170,7 +173,8 @@ impl Reader {
     /// For requests like this one, if nothing is wrong with it but perhaps its row.
     fn together(&self, request: &WireRows<'_>, size: usize) -> Option<Together> {
         check_size(&self.shared, size).ok()?;
-        let schema = self.shared.schema(request.feed).ok()?;
+        let (feed, _) = request.names()?;
+        let schema = self.shared.schema(feed).ok()?;
         Together::new(schema, request)
     }
 

@@ -56,16 +56,16 @@ fn same(bytes: &[u8]) -> bool {
     let Some(rows) = rows else {
         return false;
     };
+    let Some((feed, columns)) = read.names() else {
+        return false;
+    };
     let message = v1::WriteRequest::decode(bytes).expect("what is read here, prost can read");
-    assert_eq!(
-        (read.sequence, read.feed),
-        (message.sequence, &*message.feed)
-    );
+    assert_eq!((read.sequence, feed), (message.sequence, &*message.feed));
     assert!(message.timeout.is_none());
     let Some(Form::Rows(batch)) = &message.form else {
         panic!("read as rows: {message:?}")
     };
-    assert!(read.columns.iter().eq(batch.columns.iter()));
+    assert!(columns.iter().eq(batch.columns.iter()));
     assert_eq!(rows.len(), batch.rows.len());
     for (row, expected) in rows.iter().zip(&batch.rows) {
         assert_eq!(row.operation == Operation::Delete, expected.operation == 1);
