@@ -42,7 +42,7 @@ impl Load {
             form: "columnar",
             keys: "runs",
             producers: 8,
-            in_flight: 64,
+            in_flight: 128,
             batch_rows: 1000,
             key_space: 8_000_000,
             rate: None,
