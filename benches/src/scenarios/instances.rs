@@ -78,7 +78,7 @@ pub async fn run(plan: &Plan) -> Result<Outcome> {
     // Only these differ in nothing but the instances.
     outcome.target("ratio.same_writers", Target::AtLeast(0.85));
     outcome.note("64 tables, evenly over the instances, which share 1 GB of shared_buffers.");
-    outcome.note("2 is the default of postgres.writers: more connections to one instance may");
+    outcome.note("More connections to one instance than 2 may");
     outcome.note("alone be faster, and get more of a machine that others use as well.");
     Ok(outcome)
 }

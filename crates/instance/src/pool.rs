@@ -42,8 +42,10 @@ impl Session {
 }
 
 /// Settings of writers' sessions. A batch meets its table by index, in the order of its keys: two
-/// batches that took rows in another order could deadlock. And it is planned once, not every time.
-const WRITER_OPTIONS: &str = "-c plan_cache_mode=force_generic_plan -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off";
+/// batches that took rows in another order could deadlock. It is planned once, not every time. And
+/// a router that was stopped between a batch and its commit does not hold the rows for long.
+const WRITER_OPTIONS: &str = "-c plan_cache_mode=force_generic_plan -c enable_hashjoin=off \
+     -c enable_mergejoin=off -c jit=off -c idle_in_transaction_session_timeout=5000";
 
 pub(crate) struct Manager {
     connector: Connector,
