@@ -7,8 +7,9 @@ use pgbraid_shardmap::TableId;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Entry(u128);
 
-/// From so many rows on it pays to look at the numbers byte by byte.
-const RADIX_FROM: usize = 128;
+/// From so many rows a pass on it pays to look at the numbers byte by byte: each pass goes over 256
+/// counters too.
+const ROWS_A_PASS: usize = 128;
 
 /// The most passes that still cost less than comparing.
 const MOST_PASSES: usize = 5;
@@ -39,7 +40,7 @@ impl Entry {
 /// Sorts entries that are in the order of their positions. Order numbers of one table share most
 /// of their bytes: the few that differ are sorted by, the least significant one first.
 pub(super) fn sort(entries: &mut Vec<Entry>) {
-    let Some(first) = entries.first().filter(|_| entries.len() >= RADIX_FROM) else {
+    let Some(first) = (entries.first()).filter(|_| entries.len() >= ROWS_A_PASS) else {
         entries.sort_unstable_by_key(|entry| entry.0);
         return;
     };
@@ -50,7 +51,8 @@ pub(super) fn sort(entries: &mut Vec<Entry>) {
     );
     // The lowest four are the position, in whose order the entries are.
     let passes = (4..16).filter(|number| differs.byte(*number) != 0);
-    if passes.clone().count() > MOST_PASSES {
+    let most = (entries.len() / ROWS_A_PASS).min(MOST_PASSES);
+    if passes.clone().count() > most {
         entries.sort_unstable_by_key(|entry| entry.0);
         return;
     }
