@@ -5,6 +5,7 @@ use pgbraid_proto::v1;
 use pgbraid_tests::{
     Cluster, ClusterOptions, Router, Writer,
     rows::{self, int32s, int64s},
+    wait,
 };
 
 const SCHEMA: &str = r#"
@@ -105,6 +106,49 @@ async fn stored_and_missing_rows_of_a_batch_are_each_written_once() {
     assert_eq!(logged(&cluster, "c1 = 20 and op = 'INSERT'").await, 100);
     assert_eq!(stored(&cluster, "c1 = 20 and top = 20").await, 2100);
     assert_eq!(stored(&cluster, "first = 10").await, 2000);
+}
+
+/// Somebody inserts a key after the update has looked for it and before the insert does: neither
+/// writes it, and the write must not be lost.
+#[tokio::test]
+async fn a_row_inserted_between_update_and_insert_is_written_too() {
+    let (cluster, router) = start().await;
+    let other = cluster.sql(0).await;
+    for _ in 0..SOON {
+        write(&router, 0..2000, |_| 1).await;
+    }
+    // The update ends when the gate is open.
+    other
+        .batch_execute(
+            "create function gate() returns trigger language plpgsql as $$ begin
+                 if new.id = 0 and new.c1 = 2 then perform pg_advisory_xact_lock_shared(4711); end if;
+                 return null;
+             end $$;
+             create trigger gate after update on feed for each row execute function gate();
+             select pg_advisory_lock(4711)",
+        )
+        .await
+        .expect("the gate is made");
+    let keys = 0..2001;
+    let (answer, ()) = tokio::join!(write(&router, keys, |_| 2), async {
+        wait::until("the update stands at the gate", || async {
+            let waiting = "select from pg_locks where locktype = 'advisory' and not granted";
+            let found = other.query_opt(waiting, &[]).await.expect("db0 answers");
+            found.map(drop)
+        })
+        .await;
+        let between = "insert into feed (id, c1, c2) values (2000, 9, 9); \
+                       select pg_advisory_unlock(4711)";
+        other.batch_execute(between).await.expect("it is inserted");
+    });
+    assert_eq!((answer.rows_committed, answer.refused.len()), (2001, 0));
+    assert_eq!(
+        stored(&cluster, "c1 = 2").await,
+        2001,
+        "an acked write is lost"
+    );
+    assert_eq!(stored(&cluster, "id = 2000 and c2 = 9").await, 1);
+    assert_eq!(logged(&cluster, "c1 = 2").await, 2001);
 }
 
 #[tokio::test]

@@ -58,7 +58,8 @@ pub(crate) fn upsert(schema: &FeedSchema, table: &str, mask: &ColumnMask) -> Str
     insert(schema, table, mask, "")
 }
 
-/// The same for rows whose key is not stored. One that was stored a moment ago is updated.
+/// The same for rows whose key is not stored. One that is stored while the statement runs is
+/// updated; one that was stored just before is left out: count what was written.
 pub(crate) fn insert_missing(schema: &FeedSchema, table: &str, mask: &ColumnMask) -> String {
     let there = format!(
         " where not exists (select from {} as there where there.{} = u.k)",

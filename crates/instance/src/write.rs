@@ -1,6 +1,6 @@
 //! Upserts and deletes of batches.
 
-use std::{cmp::Ordering, time::Duration};
+use std::time::Duration;
 
 use futures::future::{join, join_all};
 use pgbraid_feed::{Batch, Operation, Statement, encode::ArrayParam};
@@ -176,6 +176,39 @@ async fn update_first(
     statement: &Statement,
     target: WriteTarget,
 ) -> Result<(), DbError> {
+    let rows = statement.rows.len() as u64;
+    let written = update_and_insert(session, stored, batch, statement, target).await;
+    if let Ok(written) = written
+        && written == rows
+    {
+        return Ok(session.client.batch_execute("commit").await?);
+    }
+    // The first error says what was wrong; a connection that is gone shows by itself.
+    let ended = session.client.batch_execute("rollback").await;
+    let ended = ended.map_err(DbError::from);
+    match (written, ended) {
+        (_, Err(lost)) if lost.kind == DbErrorKind::Lost => Err(lost),
+        (Err(error), _) => Err(error),
+        (Ok(_), ended) => {
+            ended?;
+            // A key was inserted by somebody else after the update had looked for it and before
+            // the insert did: neither wrote it. One statement for all can't miss it.
+            let form = StatementForm::Upsert;
+            let upsert = prepare(session, batch, statement, target, form).await?;
+            execute(&session.client, &upsert, batch, statement).await?;
+            Ok(())
+        }
+    }
+}
+
+/// Begins a transaction, updates, and inserts. Returns how many rows were written.
+async fn update_and_insert(
+    session: &mut Session,
+    stored: &StoredShare,
+    batch: &Batch,
+    statement: &Statement,
+    target: WriteTarget,
+) -> Result<u64, DbError> {
     let update = prepare(session, batch, statement, target, StatementForm::Update).await?;
     let client = &session.client;
     let (begun, updated) = join(
@@ -183,40 +216,17 @@ async fn update_first(
         execute(client, &update, batch, statement),
     )
     .await;
+    begun?;
+    let updated = updated?;
     let rows = statement.rows.len();
-    let written = match begun.and(updated) {
-        Ok(found) => {
-            stored.found(batch.schema(), &statement.mask, rows, found as usize);
-            match (found as usize).cmp(&rows) {
-                Ordering::Less => insert_missing(session, batch, statement, target).await,
-                _ => Ok(()),
-            }
-        }
-        Err(error) => Err(error.into()),
-    };
-    match written {
-        Ok(()) => Ok(session.client.batch_execute("commit").await?),
-        Err(error) => {
-            // The first error says what was wrong; a connection that is gone shows by itself.
-            let ended = session.client.batch_execute("rollback").await;
-            match ended.map_err(DbError::from) {
-                Err(lost) if lost.kind == DbErrorKind::Lost => Err(lost),
-                _ => Err(error),
-            }
-        }
+    stored.found(batch.schema(), &statement.mask, rows, updated as usize);
+    if updated >= rows as u64 {
+        return Ok(updated);
     }
-}
-
-async fn insert_missing(
-    session: &mut Session,
-    batch: &Batch,
-    statement: &Statement,
-    target: WriteTarget,
-) -> Result<(), DbError> {
     let form = StatementForm::InsertMissing;
     let insert = prepare(session, batch, statement, target, form).await?;
-    execute(&session.client, &insert, batch, statement).await?;
-    Ok(())
+    let inserted = execute(&session.client, &insert, batch, statement).await?;
+    Ok(updated + inserted)
 }
 
 /// Sends the statement's rows; returns how many PostgreSQL says it wrote.

@@ -3,7 +3,7 @@
 //!
 //! When the queues are full, or too many requests wait for their answer, nothing more is read:
 //! HTTP/2's flow control tells the client. Requests of one row each that have arrived together are
-//! queued together, and answered each by itself: what a request costs, 32 rows share.
+//! queued together, which shares what a request costs, and answered each by itself.
 
 use std::{
     collections::VecDeque,
@@ -55,18 +55,7 @@ pub(super) fn start(shared: Arc<Shared>, requests: Streaming<Bytes>) -> Answers 
     // Each stands for a request in flight, so that it is never full but for the end.
     let (to, taken) = mpsc::channel(limit + 1);
     let signal = Signal::new();
-    let answers = Answers {
-        taken,
-        signal: signal.clone(),
-        in_flight: in_flight.clone(),
-        waiting: Vec::new(),
-        ready: VecDeque::new(),
-        answered: 0,
-        timer: Box::pin(tokio::time::sleep(Default::default())),
-        closed: false,
-        end: None,
-        counted: counter!("pgbraid_requests_total", "method" => "WriteStream", "code" => "Ok"),
-    };
+    let answers = Answers::new(taken, signal.clone(), in_flight.clone());
     let reader = Reader {
         draining: shared.draining.subscribe(),
         shared,
@@ -360,7 +349,30 @@ impl Stream for Answers {
     }
 }
 
+impl Drop for Answers {
+    /// Nobody takes answers any more: the reading half may be waiting for room that would never
+    /// come.
+    fn drop(&mut self) {
+        self.in_flight.close();
+    }
+}
+
 impl Answers {
+    fn new(taken: mpsc::Receiver<Taken>, signal: Signal, in_flight: Arc<Semaphore>) -> Self {
+        Self {
+            taken,
+            signal,
+            in_flight,
+            waiting: Vec::new(),
+            ready: VecDeque::new(),
+            answered: 0,
+            timer: Box::pin(tokio::time::sleep(Default::default())),
+            closed: false,
+            end: None,
+            counted: counter!("pgbraid_requests_total", "method" => "WriteStream", "code" => "Ok"),
+        }
+    }
+
     /// Makes the answers that are there. Returns the first deadline of what still waits.
     fn collect(&mut self) -> Option<Instant> {
         let mut first_deadline: Option<Instant> = None;
@@ -424,5 +436,22 @@ impl Answers {
                 _ => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A client that leaves while its window is full leaves no task behind.
+    #[tokio::test]
+    async fn who_waits_for_room_is_told_that_the_answers_are_gone() {
+        let in_flight = Arc::new(Semaphore::new(0));
+        let (_to, taken) = mpsc::channel(1);
+        let answers = Answers::new(taken, Signal::new(), in_flight.clone());
+        let mut waiting = Box::pin(in_flight.acquire());
+        assert!(waiting.as_mut().now_or_never().is_none());
+        drop(answers);
+        assert!(waiting.now_or_never().expect("it is told at once").is_err());
     }
 }
