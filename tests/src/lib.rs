@@ -11,6 +11,7 @@ pub mod orders;
 mod process;
 mod producer;
 pub mod rows;
+pub mod rules;
 mod subscriber;
 pub mod wait;
 pub mod wide;

@@ -10,7 +10,7 @@ use crate::Alert;
 /// One event of a subscription.
 #[derive(Debug, Clone)]
 pub enum Event {
-    /// A row matched a rule.
+    /// A row matched a rule, or has stopped to.
     Alert(Arc<Alert>),
     /// A message on a plain channel. Not durable.
     Notification {

@@ -35,6 +35,8 @@ pub struct Alert {
     pub row: String,
     /// When it was raised: µs since the Unix epoch, by the instance's clock.
     pub raised_at_us: i64,
+    /// Whether it says that the row has stopped to match.
+    pub resolved: bool,
 }
 
 /// What one read returned.

@@ -38,3 +38,4 @@ pub use sections::{
     PostgresConfig, SslMode, TlsConfig,
 };
 pub use shardmap::{FeedMap, InstanceSpec, MAX_TABLES, ShardMap};
+pub use units::Time;

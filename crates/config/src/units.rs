@@ -9,9 +9,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde::{Serialize, Serializer};
 
-/// A duration, whole milliseconds.
+/// A duration, whole milliseconds, as people write it: `250ms`, `5s`, `2m`, `24h`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Time(pub Duration);
+pub struct Time(pub(crate) Duration);
 
 /// A size in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,11 +30,17 @@ const SIZE_UNITS: [(&str, u64); 7] = [
 ];
 
 impl Time {
+    /// From milliseconds.
     pub const fn ms(ms: u64) -> Self {
         Self(Duration::from_millis(ms))
     }
 
-    pub const fn secs(secs: u64) -> Self {
+    /// The duration.
+    pub const fn duration(self) -> Duration {
+        self.0
+    }
+
+    pub(crate) const fn secs(secs: u64) -> Self {
         Self(Duration::from_secs(secs))
     }
 }

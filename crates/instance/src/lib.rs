@@ -3,6 +3,7 @@
 
 pub mod catalog;
 mod connect;
+mod cooldowns;
 pub mod error;
 pub mod identity;
 mod listen;
@@ -21,6 +22,7 @@ mod tls;
 mod write;
 
 pub use connect::{Connector, ConnectorSettings, SslMode};
+pub use cooldowns::Cooldown;
 pub use error::{DbError, DbErrorKind};
 pub use identity::{ClusterIdentity, ServerIdentity};
 pub use listen::{ListenConnection, Notice};

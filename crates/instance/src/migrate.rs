@@ -11,10 +11,16 @@ use uuid::Uuid;
 use crate::{DbError, DbErrorKind, Instance, identity::read_cluster};
 
 /// The steps of the schema `pgbraid`, in order. Never edited once released.
-pub const MIGRATIONS: &[(&str, &str)] = &[(
-    "0001_schema",
-    include_str!("../../../migrations/0001_schema.sql"),
-)];
+pub const MIGRATIONS: &[(&str, &str)] = &[
+    (
+        "0001_schema",
+        include_str!("../../../migrations/0001_schema.sql"),
+    ),
+    (
+        "0005_rule_edges",
+        include_str!("../../../migrations/0005_rule_edges.sql"),
+    ),
+];
 
 /// Any number, the same for all versions of pgbraid.
 const LOCK: i64 = 0x7067_6272_6169_6421;

@@ -29,6 +29,7 @@ pub struct AlertRow {
     pub row: String,
     /// µs since 1970-01-01 UTC, the instance's clock.
     pub raised_at_us: i64,
+    pub resolved: bool,
 }
 
 /// What to read: alerts of transactions that a snapshot does not see.
@@ -134,10 +135,10 @@ impl Instance {
         same_server(session.identity, expected)?;
         let mut sql = format!(
             "select s.snap, s.newest, a.seq, a.xid, a.feed, a.rule, a.rule_version, a.channel, \
-             a.reason, a.key, a.body, a.raised from ({SEEN}) s \
+             a.reason, a.key, a.body, a.raised, a.resolved from ({SEEN}) s \
              left join lateral (select seq, xid::text as xid, feed, rule, rule_version, channel, \
              reason, key, \"row\"::text as body, \
-             (extract(epoch from raised_at) * 1000000)::int8 as raised \
+             (extract(epoch from raised_at) * 1000000)::int8 as raised, resolved \
              from pgbraid.alert where (xid >= $1::text::xid8",
         );
         let xmax = query.xmax.to_string();
@@ -195,6 +196,7 @@ impl Instance {
                 key: row.get(9),
                 row: row.get(10),
                 raised_at_us: row.get(11),
+                resolved: row.get(12),
             });
         }
         let more = alerts.len() > query.limit as usize;

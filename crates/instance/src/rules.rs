@@ -13,7 +13,7 @@ use pgbraid_rules::{
 };
 use tokio_postgres::Transaction;
 
-use crate::{DbError, DbErrorKind, Instance, sql::leaf};
+use crate::{DbError, DbErrorKind, Instance, cooldowns::settle, sql::leaf};
 
 /// A rule with its version.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,7 +101,8 @@ async fn read_set(transaction: &Transaction<'_>, lock: bool) -> Result<RuleSet, 
     let rows = transaction
         .query(
             "select name, feed, expression, channel, reason, mode, version, \
-             (extract(epoch from updated_at) * 1000000)::int8 from pgbraid.rule order by name",
+             (extract(epoch from updated_at) * 1000000)::int8, resolve, cooldown_ms \
+             from pgbraid.rule order by name",
             &[],
         )
         .await?;
@@ -117,6 +118,8 @@ async fn read_set(transaction: &Transaction<'_>, lock: bool) -> Result<RuleSet, 
                     channel: row.get(3),
                     reason: row.get(4),
                     mode: mode.parse().map_err(refused)?,
+                    resolve: row.get(8),
+                    cooldown: Duration::from_millis(row.get::<_, i64>(9).max(0) as u64),
                 },
                 version: row.get(6),
                 updated_at_us: row.get(7),
@@ -244,6 +247,7 @@ impl Instance {
         feeds.dedup();
         let feeds = feeds.into_iter().filter_map(|feed| schemas.get(feed));
         install_triggers(&transaction, feeds, &edit.set).await?;
+        settle(&transaction, &before, &edit.set).await?;
         if anything && !change.dry_run {
             transaction
                 .batch_execute("notify pgbraid_ownership")
@@ -280,6 +284,7 @@ impl Instance {
             .execute("update pgbraid.rule_set set version = $1", &[&set.version])
             .await?;
         install_triggers(&transaction, schemas.values(), set).await?;
+        settle(&transaction, &before, set).await?;
         transaction.commit().await?;
         Ok(true)
     }
@@ -346,8 +351,9 @@ async fn probe(
         }
         .context(format!("rule {:?}", rule.name))
     };
-    let expression =
-        check(&rule.expression, &columns(schema)).map_err(|error| named(refused(error)))?;
+    let expression = rule
+        .check(&columns(schema))
+        .map_err(|error| named(refused(error)))?;
     transaction.batch_execute(SEARCH_PATH_SQL).await?;
     transaction
         .query(&probe_sql(&target(schema), &expression), &[])
@@ -359,11 +365,12 @@ async fn probe(
 async fn store(transaction: &Transaction<'_>, rule: &Rule, version: i64) -> Result<(), DbError> {
     transaction
         .execute(
-            "insert into pgbraid.rule (name, feed, expression, channel, reason, mode, version) \
-             values ($1, $2, $3, $4, $5, $6, $7) on conflict (name) do update set \
+            "insert into pgbraid.rule \
+             (name, feed, expression, channel, reason, mode, version, resolve, cooldown_ms) \
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9) on conflict (name) do update set \
              feed = excluded.feed, expression = excluded.expression, channel = excluded.channel, \
              reason = excluded.reason, mode = excluded.mode, version = excluded.version, \
-             updated_at = now()",
+             resolve = excluded.resolve, cooldown_ms = excluded.cooldown_ms, updated_at = now()",
             &[
                 &rule.name,
                 &rule.feed,
@@ -372,6 +379,8 @@ async fn store(transaction: &Transaction<'_>, rule: &Rule, version: i64) -> Resu
                 &rule.reason,
                 &rule.mode.to_string(),
                 &version,
+                &rule.resolve,
+                &rule.cooldown_ms(),
             ],
         )
         .await?;

@@ -33,5 +33,5 @@ pub use expression::{Expression, check};
 pub use functions::allowed_functions;
 pub use query::{SEARCH_PATH_SQL, dry_run_sample_sql, dry_run_sql, probe_sql};
 pub use rule::{Mode, Rule, StoredRule, Target};
-pub use trigger::{INSERT_TRIGGER, UPDATE_TRIGGER, function_name, trigger_ddl};
+pub use trigger::{DELETE_TRIGGER, INSERT_TRIGGER, UPDATE_TRIGGER, function_name, trigger_ddl};
 pub use types::allowed_types;

@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use crate::error::RuleError;
+use crate::expression::{Expression, check};
 
 /// Longest name of a rule or channel, in bytes; a channel must fit PostgreSQL's own names.
 const MAX_NAME_BYTES: usize = 63;
@@ -11,6 +13,8 @@ const MAX_NAME_BYTES: usize = 63;
 const MAX_REASON_BYTES: usize = 200;
 /// Longest expression, in bytes.
 pub(crate) const MAX_EXPRESSION_BYTES: usize = 4000;
+/// Longest cool-down: its state is kept as long, for each key.
+const MAX_COOLDOWN: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 /// Channels under this prefix carry pgbraid's own wake-ups.
 const RESERVED_CHANNEL_PREFIX: &str = "pgbraid_";
 
@@ -66,6 +70,12 @@ pub struct Rule {
     pub reason: String,
     /// When it fires.
     pub mode: Mode,
+    /// Whether it also tells when a row stops to match, by a write or because it is deleted.
+    /// Edge rules over one row only: the others have no state that could end.
+    pub resolve: bool,
+    /// After an alert of a key none is raised for that key so long; zero for no cool-down.
+    /// Whole milliseconds, at most 366 days.
+    pub cooldown: Duration,
 }
 
 impl Rule {
@@ -92,7 +102,42 @@ impl Rule {
         length("reason", &self.reason, 0, MAX_REASON_BYTES)?;
         no_nul("reason", &self.reason)?;
         length("expression", &self.expression, 1, MAX_EXPRESSION_BYTES)?;
-        no_nul("expression", &self.expression)
+        no_nul("expression", &self.expression)?;
+        if self.resolve && self.mode == Mode::Level {
+            let problem = "needs mode \"edge\": a level rule tells of each write that matches, so \
+                           nothing is open that could be resolved; change mode or leave it out";
+            return Err(RuleError::field("resolve", problem));
+        }
+        if !self.cooldown.subsec_nanos().is_multiple_of(1_000_000) {
+            let problem = format!("is {:?}; give whole milliseconds", self.cooldown);
+            return Err(RuleError::field("cooldown", problem));
+        }
+        if self.cooldown > MAX_COOLDOWN {
+            let problem = format!("is {:?}; at most 366 days are allowed", self.cooldown);
+            return Err(RuleError::field("cooldown", problem));
+        }
+        Ok(())
+    }
+
+    /// [`Rule::validate`], [`check`] of the expression against the feed's columns, and that the
+    /// two fit each other.
+    ///
+    /// # Errors
+    /// What is wrong first.
+    pub fn check(&self, columns: &[String]) -> Result<Expression, RuleError> {
+        self.validate()?;
+        let expression = check(&self.expression, columns)?;
+        if self.resolve && expression.mentions_old() {
+            let problem = "cannot be asked of an expression that mentions old.: it is true of a \
+                           change, and a change does not end; compare the row alone or leave it out";
+            return Err(RuleError::field("resolve", problem));
+        }
+        Ok(expression)
+    }
+
+    /// The cool-down in milliseconds, 0 for none. [`Rule::validate`] bounds it.
+    pub fn cooldown_ms(&self) -> i64 {
+        i64::try_from(self.cooldown.as_millis()).unwrap_or(i64::MAX)
     }
 }
 

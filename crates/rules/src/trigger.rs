@@ -2,28 +2,56 @@
 //!
 //! The conditions stand twice: in the triggers' WHEN, where PostgreSQL evaluates them without
 //! calling anything, so that a row that matches no rule costs little; and in the function,
-//! which runs only for a row that matches one, and finds out which.
+//! which runs only for a row that concerns one, and finds out which.
+//!
+//! A write that changes the key is the end of one row and the start of another, as it is when
+//! PostgreSQL has to carry the row to another partition and makes a delete and an insert of it.
 
 use std::collections::BTreeSet;
 
 use crate::error::RuleError;
-use crate::expression::{Expression, check};
+use crate::expression::Expression;
 use crate::query::{SEARCH_PATH_SQL, table};
 use crate::quote;
 use crate::rule::{Mode, Rule, StoredRule, Target};
+
+mod body;
 
 /// Name of the trigger for inserts.
 pub const INSERT_TRIGGER: &str = "pgbraid_rules_insert";
 /// Name of the trigger for updates.
 pub const UPDATE_TRIGGER: &str = "pgbraid_rules_update";
+/// Name of the trigger for deletes: there is one only for rules that resolve.
+pub const DELETE_TRIGGER: &str = "pgbraid_rules_delete";
 /// PostgreSQL cuts longer names, and two feeds would share a function.
 const MAX_FEED_BYTES: usize = 63 - "rules_".len();
 
 /// One rule with its conditions, each a boolean that is never null.
 struct Conditions<'a> {
     stored: &'a StoredRule,
+    /// The row starts to match by an insert. None for a transition rule.
     insert: Option<String>,
+    update: OnUpdate,
+    stops: Option<Stops>,
+}
+
+/// What an update has to do with a rule.
+struct OnUpdate {
+    /// Whether the function has to look at it: in the trigger's WHEN.
+    when: String,
+    /// It fires, without a cool-down.
+    fires: String,
+    /// The new row matches: with a cool-down it may be told late.
+    matches: String,
+    /// The old row matched under the same key. None if each match is one of its own: then none is
+    /// told late.
+    matched: Option<String>,
+}
+
+/// The row that matched does not any more.
+struct Stops {
     update: String,
+    delete: String,
 }
 
 /// The qualified, quoted name of a feed's trigger function: `pgbraid."rules_orders"`.
@@ -37,8 +65,9 @@ pub fn function_name(feed: &str) -> String {
 /// The first sets the `search_path` until the transaction ends. The text depends only on the
 /// arguments' values, not on the order of `rules`.
 ///
-/// The function writes `pgbraid.alert (feed, rule, rule_version, channel, reason, key, "row")`
-/// with its owner's rights, then notifies the channel `pgbraid_alert` with an empty payload.
+/// The function writes `pgbraid.alert (feed, rule, rule_version, channel, reason, key, "row",
+/// resolved)` with its owner's rights, then notifies the channel `pgbraid_alert` with an empty
+/// payload. For rules with a cool-down it keeps `pgbraid.cooldown`.
 ///
 /// # Errors
 /// [`RuleError::Rule`] for a rule that is invalid, belongs to another feed, or stands there
@@ -50,11 +79,10 @@ pub fn trigger_ddl(
 ) -> Result<Vec<String>, RuleError> {
     validate(target)?;
     let on = table(target);
-    let mut ddl = vec![
-        SEARCH_PATH_SQL.to_owned(),
-        format!("drop trigger if exists {INSERT_TRIGGER} on {on}"),
-        format!("drop trigger if exists {UPDATE_TRIGGER} on {on}"),
-    ];
+    let mut ddl = vec![SEARCH_PATH_SQL.to_owned()];
+    for trigger in [INSERT_TRIGGER, UPDATE_TRIGGER, DELETE_TRIGGER] {
+        ddl.push(format!("drop trigger if exists {trigger} on {on}"));
+    }
     let function = function_name(&target.feed);
     if rules.is_empty() {
         ddl.push(format!("drop function if exists {function}()"));
@@ -65,17 +93,17 @@ pub fn trigger_ddl(
         return Err(RuleError::field("key_column", problem));
     }
     let conditions = conditions(target, rules, columns)?;
-    ddl.push(function_ddl(target, &conditions));
+    ddl.push(body::function_ddl(target, &conditions));
     // Whoever could attach the function to a table of his own could forge alerts.
     ddl.push(format!("revoke all on function {function}() from public"));
-    let inserts: Vec<&str> = conditions
-        .iter()
-        .filter_map(|c| c.insert.as_deref())
-        .collect();
-    let updates: Vec<&str> = conditions.iter().map(|c| c.update.as_str()).collect();
+    let inserts = conditions.iter().filter_map(|c| c.insert.as_deref());
+    let updates = conditions.iter().map(|c| c.update.when.as_str());
+    let deletes = conditions.iter().filter_map(|c| c.stops.as_ref());
+    let deletes = deletes.map(|stops| stops.delete.as_str());
     for (name, event, when) in [
-        (INSERT_TRIGGER, "insert", inserts),
-        (UPDATE_TRIGGER, "update", updates),
+        (INSERT_TRIGGER, "insert", inserts.collect::<Vec<_>>()),
+        (UPDATE_TRIGGER, "update", updates.collect()),
+        (DELETE_TRIGGER, "delete", deletes.collect()),
     ] {
         if !when.is_empty() {
             ddl.push(format!(
@@ -127,12 +155,7 @@ fn conditions<'a>(
             }
         });
         let expression = checked.map_err(|e| e.of_rule(&rule.name))?;
-        all.push(Conditions {
-            stored,
-            insert: (!expression.mentions_old())
-                .then(|| format!("(({}) is true)", expression.new_sql())),
-            update: on_update(&expression, rule.mode),
-        });
+        all.push(of_rule(target, stored, &expression));
     }
     all.sort_by(|a, b| a.stored.rule.name.cmp(&b.stored.rule.name));
     Ok(all)
@@ -144,66 +167,54 @@ fn checked(target: &Target, rule: &Rule, columns: &[String]) -> Result<Expressio
         let problem = format!("is {:?}, but these are the rules of another", rule.feed);
         return Err(RuleError::field("feed", problem));
     }
-    check(&rule.expression, columns)
+    rule.check(columns)
 }
 
-fn on_update(expression: &Expression, mode: Mode) -> String {
+fn of_rule<'a>(target: &Target, stored: &'a StoredRule, expression: &Expression) -> Conditions<'a> {
+    let rule = &stored.rule;
+    let key = quote::ident(&target.key_column);
+    let same = format!("old.{key} is not distinct from new.{key}");
+    let other = format!("old.{key} is distinct from new.{key}");
     let new = expression.new_sql();
-    match (mode, expression.old_sql()) {
-        (Mode::Edge, Some(old)) => format!("(({new}) is true and ({old}) is not true)"),
-        // A transition rule compares the two rows itself.
-        (Mode::Edge, None) | (Mode::Level, _) => format!("(({new}) is true)"),
+    let matches = format!("(({new}) is true)");
+    let plain = |condition: String| OnUpdate {
+        when: condition.clone(),
+        fires: condition.clone(),
+        matches: condition,
+        matched: None,
+    };
+    let mut stops = None;
+    let update = match (expression.old_sql(), rule.mode) {
+        // A transition rule compares two rows of one key.
+        (None, _) => plain(format!("(({new}) is true and {same})")),
+        (Some(_), Mode::Level) => plain(matches.clone()),
+        (Some(old), Mode::Edge) => {
+            let fires = format!("(({new}) is true and (({old}) is not true or {other}))");
+            stops = rule.resolve.then(|| Stops {
+                update: format!("(({old}) is true and (({new}) is not true or {other}))"),
+                delete: format!("(({old}) is true)"),
+            });
+            let when = match (rule.cooldown.is_zero(), rule.resolve) {
+                (true, false) => fires.clone(),
+                // Each of the two is evaluated once for most rows.
+                (true, true) => format!(
+                    "((({new}) is true) <> (({old}) is true) or ({other} and ({new}) is true))"
+                ),
+                (false, false) => matches.clone(),
+                (false, true) => format!("(({new}) is true or ({old}) is true)"),
+            };
+            OnUpdate {
+                when,
+                fires,
+                matches: matches.clone(),
+                matched: Some(format!("(({old}) is true and {same})")),
+            }
+        }
+    };
+    Conditions {
+        stored,
+        insert: (!expression.mentions_old()).then_some(matches),
+        update,
+        stops,
     }
-}
-
-fn function_ddl(target: &Target, conditions: &[Conditions]) -> String {
-    let inserts = conditions
-        .iter()
-        .filter_map(|c| c.insert.as_deref().map(|when| (c.stored, when)));
-    let updates = conditions.iter().map(|c| (c.stored, c.update.as_str()));
-    let on_insert = record_matches(target, inserts);
-    let on_update = record_matches(target, updates);
-    // `old` must not even be named while the trigger runs for an insert.
-    let body = format!(
-        "\nbegin\n  if tg_op = 'INSERT' then{}\n  else{}\n  end if;\n  \
-         perform pg_catalog.pg_notify('pgbraid_alert', '');\n  return null;\nend\n",
-        on_insert.unwrap_or_else(|| "\n    return null;".to_owned()),
-        on_update.unwrap_or_else(|| "\n    return null;".to_owned()),
-    );
-    format!(
-        "create or replace function {}() returns trigger\nlanguage plpgsql security definer\n\
-         set search_path = pg_catalog, pg_temp\nas {}",
-        function_name(&target.feed),
-        quote::dollar(&body)
-    )
-}
-
-/// One statement for all rules: PostgreSQL plans it once, where a statement for each rule
-/// would be planned and kept a hundred times in each connection for each partition.
-fn record_matches<'a>(
-    target: &Target,
-    rules: impl Iterator<Item = (&'a StoredRule, &'a str)>,
-) -> Option<String> {
-    let rows: Vec<String> = rules
-        .map(|(StoredRule { rule, version }, when)| {
-            format!(
-                "      ({}, {version}::int8, {}, {}, {when})",
-                quote::literal(&rule.name),
-                quote::literal(&rule.channel),
-                quote::literal(&rule.reason),
-            )
-        })
-        .collect();
-    (!rows.is_empty()).then(|| {
-        format!(
-            "\n    insert into pgbraid.alert \
-             (feed, rule, rule_version, channel, reason, key, \"row\")\n    \
-             select {}, m.rule, m.version, m.channel, m.reason, new.{}::text, \
-             pg_catalog.row_to_json(new)\n    from (values\n{}\n    ) \
-             m (rule, version, channel, reason, hit)\n    where m.hit;",
-            quote::literal(&target.feed),
-            quote::ident(&target.key_column),
-            rows.join(",\n"),
-        )
-    })
 }

@@ -11,6 +11,7 @@ mod node;
 mod router;
 mod schema;
 mod state;
+mod sweep;
 mod watch;
 
 pub use router::{Router, StartError};

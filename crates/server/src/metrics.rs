@@ -90,6 +90,10 @@ fn describe() {
         "pgbraid_ownership_reads_total",
         "Times that the instances were asked who owns which table"
     );
+    describe_counter!(
+        "pgbraid_cooldowns_removed_total",
+        "Past cool-downs of rules that were removed, by instance"
+    );
     describe_counter!("pgbraid_requests_total", "gRPC requests by method and code");
     describe_gauge!(
         "pgbraid_memory_resident_bytes",
@@ -126,6 +130,8 @@ pub(crate) async fn sample(shared: Arc<Shared>, handle: PrometheusHandle) {
         }
         let topology = shared.topology.load_full();
         for node in topology.nodes.values() {
+            metrics::counter!("pgbraid_cooldowns_removed_total", "instance" => node.name.to_string())
+                .increment(0);
             let instance = node.instance.load_full();
             let stats = instance.pool_stats();
             for (pool, all, idle) in [

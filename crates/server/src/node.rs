@@ -215,6 +215,7 @@ impl Source for Node {
                     key: row.key,
                     row: row.row,
                     raised_at_us: row.raised_at_us,
+                    resolved: row.resolved,
                 })
             })
             .collect();

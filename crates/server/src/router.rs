@@ -27,7 +27,7 @@ use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig, server::T
 use tracing::{info, warn};
 
 use crate::{
-    auth::Auth, fleet, follow, grpc, http, metrics, node::Node, state::Shared, watch as map,
+    auth::Auth, fleet, follow, grpc, http, metrics, node::Node, state::Shared, sweep, watch as map,
 };
 
 /// Windows of HTTP/2: the default (64 KiB a stream) would make a 1000-row request wait.
@@ -140,6 +140,7 @@ impl Router {
         shared.hub.on_ownership(move |_| refresh.notify_one());
         tokio::spawn(follow::follow(shared.clone()));
         tokio::spawn(map::reloader(shared.clone()));
+        tokio::spawn(sweep::sweep(shared.clone()));
         tokio::spawn(metrics::sample(shared.clone(), exporter.clone()));
         let stale = shared.ingest.stale_routing();
         let refresh = shared.refresh.clone();

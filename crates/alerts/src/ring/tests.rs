@@ -15,6 +15,7 @@ fn alert(xid: u64, seq: i64) -> Arc<Alert> {
         key: "k".into(),
         row: "{}".into(),
         raised_at_us: 0,
+        resolved: false,
     })
 }
 

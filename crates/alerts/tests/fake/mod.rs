@@ -107,6 +107,7 @@ impl Fake {
             key: db.seq.to_string(),
             row: "{}".into(),
             raised_at_us: 0,
+            resolved: false,
         };
         let seq = db.seq;
         db.written.insert(seq, Arc::new(alert));

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Subcommand, ValueEnum};
 use pgbraid_client::{Client, proto};
+use pgbraid_config::Time;
 use serde_json::{Value, json};
 
 use crate::failure::{Failure, Result};
@@ -58,12 +59,19 @@ pub struct Put {
     /// edge: when a row starts to match; level: on every write that matches
     #[arg(long, value_enum, default_value_t = Mode::Edge)]
     mode: Mode,
+    /// Tell also when a row stops to match
+    #[arg(long)]
+    resolve: bool,
+    /// After an alert of a key, none for that key so long, such as 10m
+    #[arg(long, value_name = "TIME")]
+    cooldown: Option<Time>,
     /// The version that you have seen; 0: the rule must be new
     #[arg(long, value_name = "V", value_parser = clap::value_parser!(i64).range(0..))]
     version: Option<i64>,
     /// Rules from a file of [[rule]] sections, all or none
     #[arg(long, short, value_name = "FILE",
-          conflicts_with_all = ["name", "feed", "when", "channel", "reason", "mode", "version"])]
+          conflicts_with_all = ["name", "feed", "when", "channel", "reason", "mode", "resolve",
+                                "cooldown", "version"])]
     file: Option<PathBuf>,
     /// Remove rules of the file's feeds that it does not have
     #[arg(long, requires = "file")]
@@ -146,7 +154,11 @@ async fn list(args: List) -> Result<()> {
     for rule in &response.rules {
         let mode = mode_name(rule);
         let head = format!("{} (version {}, {mode})", rule.name, rule.version);
-        output::line(&format!("{head} on {} to {}", rule.feed, rule.channel))?;
+        let edges = edges(rule);
+        output::line(&format!(
+            "{head} on {} to {}{edges}",
+            rule.feed, rule.channel
+        ))?;
         output::line(&format!(
             "  when {}",
             rule.expression.replace('\n', "\n       ")
@@ -172,6 +184,10 @@ async fn put(args: Put) -> Result<()> {
                 channel: args.channel.unwrap_or_default(),
                 reason: args.reason.unwrap_or_default(),
                 mode: proto::RuleMode::from(args.mode).into(),
+                resolve: args.resolve,
+                cooldown: args
+                    .cooldown
+                    .and_then(|time| time.duration().try_into().ok()),
                 ..Default::default()
             }),
             expected_version: args.version,
@@ -288,10 +304,23 @@ fn mode_name(rule: &proto::Rule) -> &'static str {
     }
 }
 
+/// What it does at the edges, beyond its mode.
+fn edges(rule: &proto::Rule) -> String {
+    let resolve = if rule.resolve { ", resolves" } else { "" };
+    let cooldown = cooldown(rule).map(|time| format!(", cool-down {time}"));
+    format!("{resolve}{}", cooldown.unwrap_or_default())
+}
+
+fn cooldown(rule: &proto::Rule) -> Option<Time> {
+    let cooldown = std::time::Duration::try_from(rule.cooldown?).ok()?;
+    Some(Time::ms(u64::try_from(cooldown.as_millis()).ok()?))
+}
+
 fn as_json(rule: &proto::Rule) -> Value {
     json!({
         "name": rule.name, "feed": rule.feed, "when": rule.expression,
         "channel": rule.channel, "reason": rule.reason, "mode": mode_name(rule),
+        "resolve": rule.resolve, "cooldown": cooldown(rule).map(|time| time.to_string()),
         "version": rule.version, "updated_at": rule.updated_at.as_ref().map(ToString::to_string),
     })
 }

@@ -1,5 +1,7 @@
 //! The statements for PostgreSQL.
 
+use std::time::Duration;
+
 use super::{accept, columns};
 use crate::{
     Mode, Rule, StoredRule, Target, dry_run_sample_sql, dry_run_sql, probe_sql, trigger_ddl,
@@ -23,6 +25,8 @@ fn stored(name: &str, expression: &str, mode: Mode, version: i64) -> StoredRule 
             channel: "sales".to_owned(),
             reason: "it's $pgbraid$ \\big".to_owned(),
             mode,
+            resolve: false,
+            cooldown: Duration::ZERO,
         },
         version,
     }
@@ -41,15 +45,16 @@ fn the_triggers_of_three_rules() {
     ];
     let ddl = ddl(&rules);
     assert_eq!(
-        ddl[..3],
+        ddl[..4],
         [
             "set local search_path = pg_catalog, pg_temp",
             r#"drop trigger if exists pgbraid_rules_insert on "public"."Orders""#,
             r#"drop trigger if exists pgbraid_rules_update on "public"."Orders""#,
+            r#"drop trigger if exists pgbraid_rules_delete on "public"."Orders""#,
         ]
     );
     assert_eq!(
-        ddl[3],
+        ddl[4],
         r#"create or replace function pgbraid."rules_orders"() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -67,9 +72,9 @@ begin
     insert into pgbraid.alert (feed, rule, rule_version, channel, reason, key, "row")
     select 'orders', m.rule, m.version, m.channel, m.reason, new."id"::text, pg_catalog.row_to_json(new)
     from (values
-      ('edge', 1::int8, 'sales', E'it''s $pgbraid$ \\big', ((new."total" > 1000) is true and (old."total" > 1000) is not true)),
+      ('edge', 1::int8, 'sales', E'it''s $pgbraid$ \\big', ((new."total" > 1000) is true and ((old."total" > 1000) is not true or old."id" is distinct from new."id"))),
       ('level', 2::int8, 'sales', E'it''s $pgbraid$ \\big', ((new."c1" < 0) is true)),
-      ('moved', 3::int8, 'sales', E'it''s $pgbraid$ \\big', ((old."status" <> new."status") is true))
+      ('moved', 3::int8, 'sales', E'it''s $pgbraid$ \\big', ((old."status" <> new."status") is true and old."id" is not distinct from new."id"))
     ) m (rule, version, channel, reason, hit)
     where m.hit;
   end if;
@@ -79,7 +84,7 @@ end
 $pgbraid1$"#
     );
     assert_eq!(
-        ddl[4..],
+        ddl[5..],
         [
             r#"revoke all on function pgbraid."rules_orders"() from public"#,
             r#"create trigger pgbraid_rules_insert after insert on "public"."Orders" for each row
@@ -87,9 +92,9 @@ when (((new."total" > 1000) is true)
    or ((new."c1" < 0) is true))
 execute function pgbraid."rules_orders"()"#,
             r#"create trigger pgbraid_rules_update after update on "public"."Orders" for each row
-when (((new."total" > 1000) is true and (old."total" > 1000) is not true)
+when (((new."total" > 1000) is true and ((old."total" > 1000) is not true or old."id" is distinct from new."id"))
    or ((new."c1" < 0) is true)
-   or ((old."status" <> new."status") is true))
+   or ((old."status" <> new."status") is true and old."id" is not distinct from new."id"))
 execute function pgbraid."rules_orders"()"#,
         ]
     );
@@ -101,7 +106,7 @@ fn no_rules_remove_everything() {
         ddl(&[]).last().map(String::as_str),
         Some(r#"drop function if exists pgbraid."rules_orders"()"#)
     );
-    assert_eq!(ddl(&[]).len(), 4);
+    assert_eq!(ddl(&[]).len(), 5);
 }
 
 #[test]
@@ -170,4 +175,40 @@ fn queries_about_a_rule() {
     assert!(probe_sql(&target(), &transition).ends_with("limit 0) old"));
     assert_eq!(dry_run_sql(&target(), &transition), None);
     assert_eq!(dry_run_sample_sql(&target(), &transition), None);
+}
+
+/// What rules that neither resolve nor cool down cost does not grow with those that do.
+#[test]
+fn a_trigger_looks_at_no_more_than_its_rules_ask_for() {
+    let plain = stored("plain", "c1 > 1", Mode::Edge, 1);
+    let all = ddl(std::slice::from_ref(&plain)).join(";\n");
+    for word in ["resolved", "cooldown", "'DELETE'", "after delete", "told"] {
+        assert!(!all.contains(word), "{word}: {all}");
+    }
+    let mut resolving = stored("resolving", "c2 > 2", Mode::Edge, 1);
+    resolving.rule.resolve = true;
+    let all = ddl(&[plain.clone(), resolving.clone()]).join(";\n");
+    assert!(!all.contains("cooldown"), "{all}");
+    let (_, triggers) = all.split_once("create trigger").unwrap();
+    assert_eq!(
+        triggers,
+        r#" pgbraid_rules_insert after insert on "public"."Orders" for each row
+when (((new."c1" > 1) is true)
+   or ((new."c2" > 2) is true))
+execute function pgbraid."rules_orders"();
+create trigger pgbraid_rules_update after update on "public"."Orders" for each row
+when (((new."c1" > 1) is true and ((old."c1" > 1) is not true or old."id" is distinct from new."id"))
+   or (((new."c2" > 2) is true) <> ((old."c2" > 2) is true) or (old."id" is distinct from new."id" and (new."c2" > 2) is true)))
+execute function pgbraid."rules_orders"();
+create trigger pgbraid_rules_delete after delete on "public"."Orders" for each row
+when (((old."c2" > 2) is true))
+execute function pgbraid."rules_orders"()"#
+    );
+    // One that cools down has its own statement, and the plain one keeps its own.
+    resolving.rule.cooldown = Duration::from_millis(1500);
+    let all = ddl(&[plain, resolving]).join(";\n");
+    assert!(all.contains("1500::int8"), "{all}");
+    let hit = r#"('plain', 1::int8, 'sales', E'it''s $pgbraid$ \\big', ((new."c1" > 1) is true))
+    ) m (rule, version, channel, reason, hit)"#;
+    assert!(all.contains(hit), "{all}");
 }

@@ -37,6 +37,15 @@ fn rule(wire: v1::Rule) -> Result<Rule, Status> {
             ));
         }
     };
+    let cooldown = wire.cooldown.map_or(Ok(Duration::ZERO), |cooldown| {
+        Duration::try_from(cooldown).map_err(|_| {
+            status::bad_field(
+                "BAD_COOLDOWN",
+                "rule.cooldown",
+                "is negative or no duration; leave it out for no cool-down",
+            )
+        })
+    })?;
     Ok(Rule {
         name: wire.name,
         feed: wire.feed,
@@ -44,10 +53,13 @@ fn rule(wire: v1::Rule) -> Result<Rule, Status> {
         channel: wire.channel,
         reason: wire.reason,
         mode,
+        resolve: wire.resolve,
+        cooldown,
     })
 }
 
 fn wire(row: StoredRuleRow) -> v1::Rule {
+    let cooldown = row.rule.cooldown;
     v1::Rule {
         name: row.rule.name,
         feed: row.rule.feed,
@@ -63,6 +75,11 @@ fn wire(row: StoredRuleRow) -> v1::Rule {
         updated_at: Some(prost_types::Timestamp {
             seconds: row.updated_at_us.div_euclid(1_000_000),
             nanos: (row.updated_at_us.rem_euclid(1_000_000) * 1000) as i32,
+        }),
+        resolve: row.rule.resolve,
+        cooldown: (!cooldown.is_zero()).then(|| prost_types::Duration {
+            seconds: cooldown.as_secs() as i64,
+            nanos: cooldown.subsec_nanos() as i32,
         }),
     }
 }

@@ -189,6 +189,7 @@ fn wire(event: Event) -> Wire {
             key: alert.key.clone(),
             row: alert.row.clone(),
             raised_at: Some(time(alert.raised_at_us)),
+            resolved: alert.resolved,
         }),
         Event::Notification {
             instance,

@@ -14,7 +14,10 @@ pub fn alert(alert: &proto::Alert, width: Option<usize>) -> String {
     let raised = alert.raised_at.as_ref().map(ToString::to_string);
     let raised = raised.unwrap_or_default();
     let (instance, rule, key) = (&alert.instance, &alert.rule, &alert.key);
-    let reason = plain(&alert.reason);
+    let mut reason = plain(&alert.reason);
+    if alert.resolved {
+        reason.insert_str(0, "resolved: ");
+    }
     let key = plain(key);
     match width {
         None => format!(
@@ -137,6 +140,7 @@ enum Kind<'a> {
         /// As PostgreSQL wrote it: numbers keep their digits.
         row: Box<RawValue>,
         raised_at: Option<String>,
+        resolved: bool,
     },
     Notification {
         instance: &'a str,
@@ -193,6 +197,7 @@ impl<'a> Kind<'a> {
                 key: &alert.key,
                 row: raw(&alert.row),
                 raised_at: alert.raised_at.as_ref().map(ToString::to_string),
+                resolved: alert.resolved,
             },
             Event::Notification(event) => Self::Notification {
                 instance: &event.instance,
@@ -262,7 +267,23 @@ mod tests {
             row: r#"{"order_id":1000234,"status":null,"paid_total":1234.50,"customer":"a\nb","region":"north"}"#
                 .into(),
             raised_at: Some(prost_types::Timestamp { seconds, nanos: 0 }),
+            resolved: false,
         }
+    }
+
+    #[test]
+    fn an_end_is_shown_as_one() {
+        let mut end = example();
+        end.resolved = true;
+        let said = "paid_over_1000 1000234: resolved: paid_total over 1000 paid_total=";
+        assert!(alert(&end, Some(200)).contains(said));
+        assert!(alert(&end, None).contains(" 1000234 resolved: paid_total over 1000 {"));
+        let received = Received {
+            event: Event::Alert(end),
+            token: None,
+        };
+        let json = serde_json::to_string(&Line::of(&received)).unwrap();
+        assert!(json.contains(r#""resolved":true"#), "{json}");
     }
 
     #[test]

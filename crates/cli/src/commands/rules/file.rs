@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use pgbraid_client::proto;
+use pgbraid_config::Time;
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -27,6 +28,9 @@ struct RawRule {
     reason: String,
     #[serde(default)]
     mode: RawMode,
+    #[serde(default)]
+    resolve: bool,
+    cooldown: Option<Time>,
     version: Option<Spanned<i64>>,
 }
 
@@ -52,7 +56,7 @@ fn parse(text: &str, origin: &str) -> Result<Vec<proto::RulePut>> {
         let message = error.message().replace('\n', ", ");
         Failure::new(format!("{place}: {message}")).hint(
             "each [[rule]] has name, feed, when, channel, reason, and may have mode (\"edge\" or \
-             \"level\") and version",
+             \"level\"), resolve (true), cooldown (such as \"10m\") and version",
         )
     })?;
     let mut lines = BTreeMap::new();
@@ -87,6 +91,10 @@ fn parse(text: &str, origin: &str) -> Result<Vec<proto::RulePut>> {
                 channel: rule.channel,
                 reason: rule.reason,
                 mode: mode.into(),
+                resolve: rule.resolve,
+                cooldown: rule
+                    .cooldown
+                    .and_then(|time| time.duration().try_into().ok()),
                 ..Default::default()
             }),
             expected_version: rule.version.map(Spanned::into_inner),
@@ -118,13 +126,22 @@ mod tests {
     #[test]
     fn rules_are_read() {
         let text = format!(
-            "{RULE}{}mode = \"level\"\nversion = 3\n",
+            "{RULE}resolve = true\ncooldown = \"1500ms\"\n{}mode = \"level\"\nversion = 3\n",
             RULE.replace("\"a\"", "\"b\"")
         );
         let rules = parse(&text, "rules.toml").unwrap();
         let mode = |i: usize| rules[i].rule.as_ref().unwrap().mode();
         assert_eq!(mode(0), proto::RuleMode::Edge);
         assert_eq!(mode(1), proto::RuleMode::Level);
+        let edges = |i: usize| {
+            let rule = rules[i].rule.as_ref().unwrap();
+            (
+                rule.resolve,
+                rule.cooldown.map(|time| (time.seconds, time.nanos)),
+            )
+        };
+        assert_eq!(edges(0), (true, Some((1, 500_000_000))));
+        assert_eq!(edges(1), (false, None));
         assert_eq!(rules[0].expected_version, None);
         assert_eq!(rules[1].expected_version, Some(3));
     }
@@ -135,6 +152,7 @@ mod tests {
             (format!("{RULE}wen = 1\n"), "rules.toml:7:1"),
             (format!("{RULE}mode = \"both\"\n"), "rules.toml:7:8"),
             (format!("{RULE}version = -1\n"), "rules.toml:7:11"),
+            (format!("{RULE}cooldown = \"soon\"\n"), "rules.toml:7:12"),
             (format!("{RULE}{RULE}"), "rules.toml:8:8"),
             ("[[rule]]\nname = 1\n".to_owned(), "rules.toml:2:8"),
         ] {
