@@ -21,12 +21,7 @@ enum Event {
 pub(super) fn function_ddl(target: &Target, conditions: &[Conditions]) -> String {
     let cools = conditions.iter().any(|c| cools(c.stored));
     let stops = conditions.iter().any(|c| c.stops.is_some());
-    let writer = Writer {
-        target,
-        conditions,
-        // What is called may have nothing to tell only where there are cool-downs.
-        count: cools,
-    };
+    let writer = Writer { target, conditions };
     let branch = |event| {
         let text = writer.branch(event);
         match text.is_empty() {
@@ -43,13 +38,14 @@ pub(super) fn function_ddl(target: &Target, conditions: &[Conditions]) -> String
     branches.push_str("\n  else");
     branches.push_str(&branch(Event::Update));
     let notify = "perform pg_catalog.pg_notify('pgbraid_alert', '');";
-    let body = match cools {
-        false => format!("\nbegin{branches}\n  end if;\n  {notify}\n  return null;\nend\n"),
-        true => format!(
-            "\ndeclare\n  told bool := false;\n  moment timestamptz := pg_catalog.clock_timestamp();\n\
-             begin{branches}\n  end if;\n  if told then\n    {notify}\n  end if;\n  return null;\nend\n"
-        ),
+    let moment = match cools {
+        true => "\n  moment timestamptz := pg_catalog.clock_timestamp();",
+        false => "",
     };
+    let body = format!(
+        "\ndeclare\n  told bool := false;{moment}\n\
+         begin{branches}\n  end if;\n  if told then\n    {notify}\n  end if;\n  return null;\nend\n"
+    );
     format!(
         "create or replace function {}() returns trigger\nlanguage plpgsql security definer\n\
          set search_path = pg_catalog, pg_temp\nas {}",
@@ -81,7 +77,6 @@ fn told(StoredRule { rule, version }: &StoredRule) -> String {
 struct Writer<'a> {
     target: &'a Target,
     conditions: &'a [Conditions<'a>],
-    count: bool,
 }
 
 impl Writer<'_> {
@@ -92,7 +87,8 @@ impl Writer<'_> {
             self.starts(event),
             self.starts_but_rarely(event),
         ];
-        parts.into_iter().flatten().collect()
+        let counted = |statement| format!("{statement}\n    told := told or found;");
+        parts.into_iter().flatten().map(counted).collect()
     }
 
     /// `insert into pgbraid.alert .. select .. from m`, with the columns of `row`.
@@ -113,13 +109,6 @@ impl Writer<'_> {
         format!("{row}.{}::text", quote::ident(&self.target.key_column))
     }
 
-    fn counted(&self, mut statement: String) -> String {
-        if self.count {
-            statement.push_str("\n    told := told or found;");
-        }
-        statement
-    }
-
     fn rows<'b>(&self, rows: impl Iterator<Item = (&'b StoredRule, String)>) -> Option<String> {
         let rows: Vec<String> = rows
             .map(|(stored, more)| format!("      ({}, {more})", told(stored)))
@@ -136,10 +125,10 @@ impl Writer<'_> {
         };
         let plain = self.conditions.iter().filter(|c| !cools(c.stored));
         let rows = self.rows(plain.filter_map(|c| Some((c.stored, hit(c)?))))?;
-        Some(self.counted(format!(
+        Some(format!(
             "{}(values\n{rows}\n    ) m (rule, version, channel, reason, hit)\n    where m.hit;",
             self.alert("new", &self.key("new"), None)
-        )))
+        ))
     }
 
     /// Rules with a cool-down, which begins at the very time that the alert says it was raised at.
@@ -162,7 +151,7 @@ impl Writer<'_> {
         let cool = self.conditions.iter().filter(|c| cools(c.stored));
         let rows = self.rows(cool.filter_map(|c| Some((c.stored, more(c)?))))?;
         let key = self.key("new");
-        Some(self.counted(format!(
+        Some(format!(
             "\n    with hit as (\n    select v.*, coalesce(s.muted, false) as muted,\n      \
              coalesce(s.told_at + v.cooldown_ms * interval '1 millisecond' <= moment, true) as over\n    \
              from (values\n{rows}\n    ) \
@@ -179,7 +168,7 @@ impl Writer<'_> {
              on conflict on constraint cooldown_pkey do update set told_at = excluded.told_at,\n      \
              cooldown_ms = excluded.cooldown_ms, muted = false\n    ){}m;",
             self.alert("new", &key, Some(("raised_at", "moment")))
-        )))
+        ))
     }
 
     /// The condition, the row that is told, and its key.
@@ -216,21 +205,21 @@ impl Writer<'_> {
 
     fn stops(&self, event: Event) -> Option<String> {
         let (rows, alert) = self.stopped(event, false)?;
-        Some(self.counted(format!(
+        Some(format!(
             "{alert}(values\n{rows}\n    ) m (rule, version, channel, reason, hit)\n    where m.hit;"
-        )))
+        ))
     }
 
     /// The end of what was not told is not told either.
     fn stops_told_only(&self, event: Event) -> Option<String> {
         let (rows, alert) = self.stopped(event, true)?;
-        Some(self.counted(format!(
+        Some(format!(
             "\n    with m as (\n    select v.* from (values\n{rows}\n    ) \
              v (rule, version, channel, reason, hit)\n    where v.hit\n    ), untold as (\n    \
              update pgbraid.cooldown s set muted = false from m\n    \
              where s.rule = m.rule and s.key = {} and s.muted\n    returning s.rule\n    )\
              {alert}m where not exists (select from untold u where u.rule = m.rule);",
             self.key("old")
-        )))
+        ))
     }
 }
