@@ -12,10 +12,14 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::group::{self, Gates};
 use crate::metrics::{self, ChannelLabels};
 use crate::reader::Reader;
 use crate::slot::{Health, Slot};
-use crate::{HubConfig, Identity, Source, SubscribeError, SubscribeOptions, Subscription};
+use crate::{
+    Consumer, ConsumerOptions, DeliveryId, HubConfig, Identity, Settle, Settled, Source,
+    SubscribeError, SubscribeOptions, Subscription,
+};
 
 /// How often the lag of the cursors is exported.
 const LAG_INTERVAL: Duration = Duration::from_secs(1);
@@ -31,6 +35,10 @@ pub(crate) struct Shared {
     slots: RwLock<Arc<[Arc<Slot>]>>,
     topology: AtomicU64,
     wake: watch::Sender<u64>,
+    /// For the members of groups: also when an instance was read that had nothing new, since
+    /// what they wait for may not be new.
+    group_wake: watch::Sender<u64>,
+    pub(crate) gates: Gates,
     subscribers: AtomicUsize,
     ownership: RwLock<Option<OwnershipCallback>>,
 }
@@ -39,6 +47,16 @@ impl Shared {
     /// Wakes the subscriptions that wait. Call it after the change.
     pub(crate) fn wake(&self) {
         self.wake.send_modify(|generation| *generation += 1);
+        self.wake_groups();
+    }
+
+    /// Wakes the members of groups.
+    pub(crate) fn wake_groups(&self) {
+        self.group_wake.send_modify(|generation| *generation += 1);
+    }
+
+    pub(crate) fn watch_groups(&self) -> watch::Receiver<u64> {
+        self.group_wake.subscribe()
     }
 
     pub(crate) fn watch(&self) -> watch::Receiver<u64> {
@@ -146,6 +164,8 @@ impl Hub {
             slots: RwLock::new(Arc::new([])),
             topology: AtomicU64::new(0),
             wake: watch::Sender::new(0),
+            group_wake: watch::Sender::new(0),
+            gates: Gates::default(),
             subscribers: AtomicUsize::new(0),
             ownership: RwLock::new(None),
         });
@@ -238,6 +258,21 @@ impl Hub {
     /// A new subscription.
     pub fn subscribe(&self, options: SubscribeOptions) -> Result<Subscription, SubscribeError> {
         Subscription::new(self.shared.clone(), options)
+    }
+
+    /// A new member of a group.
+    pub fn consume(&self, options: ConsumerOptions) -> Result<Consumer, SubscribeError> {
+        Consumer::new(self.shared.clone(), options)
+    }
+
+    /// Settles deliveries of a group, whoever they were delivered through. In the order of the
+    /// settlements.
+    pub async fn settle(
+        &self,
+        group: &str,
+        settlements: Vec<(DeliveryId, Settle)>,
+    ) -> Vec<(DeliveryId, Settled)> {
+        group::settle_all(&self.shared, group, settlements).await
     }
 
     /// How each instance is being read, in their order.

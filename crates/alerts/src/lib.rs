@@ -11,6 +11,7 @@ mod config;
 mod cursor;
 mod event;
 mod filter;
+mod group;
 mod hub;
 mod lane;
 pub mod metrics;
@@ -29,6 +30,10 @@ pub use config::HubConfig;
 pub use cursor::{Cursor, Identity, PageMark, rewind};
 pub use event::{Event, Progress, ReadState};
 pub use filter::Filter;
+pub use group::{
+    Claim, Consumer, ConsumerEvent, ConsumerOptions, Delivery, DeliveryId, DeliveryIdError,
+    GroupStore, Settle, Settled,
+};
 pub use hub::{Hub, InstanceStatus};
 pub use snapshot::{Snapshot, SnapshotError};
 pub use source::{Alert, Listener, Page, Source, SourceError, Wake};

@@ -12,7 +12,7 @@ use metrics::{
 use parking_lot::RwLock;
 use pgbraid_shardmap::InstanceName;
 
-use crate::Alert;
+use crate::{Alert, Delivery, Settle};
 
 const ALERTS_READ: &str = "pgbraid_alerts_read_total";
 const ALERTS_DELIVERED: &str = "pgbraid_alerts_delivered_total";
@@ -24,6 +24,9 @@ const READABLE: &str = "pgbraid_instance_readable";
 const CURSOR_LAG: &str = "pgbraid_cursor_lag_seconds";
 const SUBSCRIBERS: &str = "pgbraid_subscribers";
 const CATCHUP_READS: &str = "pgbraid_catchup_reads_total";
+const GROUP_DELIVERIES: &str = "pgbraid_group_deliveries_total";
+const GROUP_REDELIVERIES: &str = "pgbraid_group_redeliveries_total";
+const GROUP_SETTLED: &str = "pgbraid_group_settled_total";
 
 /// Channels are named by users: beyond this many, the label says `other`.
 const MAX_CHANNEL_LABELS: usize = 100;
@@ -53,6 +56,15 @@ pub fn describe() {
     count(
         CATCHUP_READS,
         "Outbox reads for subscribers that the ring no longer reaches.",
+    );
+    count(GROUP_DELIVERIES, "Alerts delivered to members of groups.");
+    count(
+        GROUP_REDELIVERIES,
+        "Of these, those that had been delivered before.",
+    );
+    count(
+        GROUP_SETTLED,
+        "Deliveries settled, by how: ack, nack, release, terminate, extend, or stale where it came too late.",
     );
     describe_histogram!(
         ALERT_LATENCY,
@@ -89,6 +101,52 @@ impl ChannelLabels {
         }
         labels.insert(channel.clone());
         channel.clone().into()
+    }
+}
+
+/// The metrics of one group. There are as many groups as users make: few.
+pub(crate) struct GroupMetrics {
+    deliveries: Counter,
+    redeliveries: Counter,
+    settled: [Counter; 6],
+}
+
+impl GroupMetrics {
+    pub(crate) fn new(group: &str) -> Self {
+        let group: SharedString = group.to_owned().into();
+        let zero = |name: &'static str| {
+            let counter = counter!(name, "group" => group.clone());
+            counter.increment(0);
+            counter
+        };
+        let how = ["ack", "nack", "release", "terminate", "extend", "stale"];
+        Self {
+            deliveries: zero(GROUP_DELIVERIES),
+            redeliveries: zero(GROUP_REDELIVERIES),
+            settled: how.map(|how| {
+                let counter = counter!(GROUP_SETTLED, "group" => group.clone(), "how" => how);
+                counter.increment(0);
+                counter
+            }),
+        }
+    }
+
+    pub(crate) fn delivered(&self, deliveries: &[Delivery]) {
+        let again = deliveries.iter().filter(|one| one.delivery > 1).count();
+        self.deliveries.increment(deliveries.len() as u64);
+        self.redeliveries.increment(again as u64);
+    }
+
+    pub(crate) fn settled(&self, settle: &Settle, open: bool) {
+        let at = match settle {
+            _ if !open => 5,
+            Settle::Ack => 0,
+            Settle::Nack { .. } => 1,
+            Settle::Release { .. } => 2,
+            Settle::Terminate { .. } => 3,
+            Settle::Extend { .. } => 4,
+        };
+        self.settled[at].increment(1);
     }
 }
 

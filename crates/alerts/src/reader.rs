@@ -143,8 +143,11 @@ impl Reader {
     async fn read(&self, wake: &Notify) -> Result<Infallible, Stop> {
         loop {
             // Woken or not, the outbox is read at each heartbeat.
-            let _ = timeout(self.shared.config.heartbeat, wake.notified()).await;
+            let woken = timeout(self.shared.config.heartbeat, wake.notified()).await;
             self.catch_up().await?;
+            if woken.is_ok() {
+                self.shared.wake_groups();
+            }
         }
     }
 

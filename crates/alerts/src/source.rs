@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use pgbraid_shardmap::InstanceName;
 
-use crate::{Cursor, Identity};
+use crate::{Cursor, GroupStore, Identity};
 
 /// A row that matched a rule, as kept in the instance's outbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,6 +105,11 @@ impl SourceError {
 pub trait Source: Send + Sync + 'static {
     /// The instance.
     fn instance(&self) -> InstanceName;
+
+    /// Its part of the consumer groups, if it keeps any.
+    fn groups(&self) -> Option<&dyn GroupStore> {
+        None
+    }
 
     /// Which PostgreSQL answers now.
     ///

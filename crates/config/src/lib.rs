@@ -34,8 +34,8 @@ pub use router::RouterConfig;
 pub use schema::{router_schema, shardmap_schema};
 pub use secrets::{PASSWORD_VARIABLE, SchemaFile, TlsPem};
 pub use sections::{
-    AlertsConfig, GrpcConfig, HttpConfig, IngestConfig, LogConfig, LogFormat, MapConfig,
-    PostgresConfig, SslMode, TlsConfig,
+    AlertsConfig, GroupConfig, GrpcConfig, HttpConfig, IngestConfig, LogConfig, LogFormat,
+    MapConfig, PostgresConfig, SslMode, TlsConfig,
 };
 pub use shardmap::{FeedMap, InstanceSpec, MAX_TABLES, ShardMap};
 pub use units::Time;

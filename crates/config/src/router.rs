@@ -11,7 +11,8 @@ use crate::error::ConfigError;
 use crate::feed::FeedConfig;
 use crate::raw::router::RawRouter;
 use crate::sections::{
-    AlertsConfig, GrpcConfig, HttpConfig, IngestConfig, LogConfig, MapConfig, PostgresConfig,
+    AlertsConfig, GroupConfig, GrpcConfig, HttpConfig, IngestConfig, LogConfig, MapConfig,
+    PostgresConfig,
 };
 use crate::shardmap::ShardMap;
 use crate::source::Source;
@@ -36,6 +37,8 @@ pub struct RouterConfig {
     pub ingest: IngestConfig,
     /// The read path of alerts.
     pub alerts: AlertsConfig,
+    /// Consumer groups to make, by name.
+    pub groups: Vec<GroupConfig>,
     /// Logs.
     pub log: LogConfig,
     /// How the shard map is followed.
@@ -132,6 +135,7 @@ impl RouterConfig {
             postgres: build::postgres(check, &raw.postgres)?,
             ingest: build::ingest(check, &raw.ingest, &raw.grpc.max_message_bytes)?,
             alerts: build::alerts(check, &raw.alerts)?,
+            groups: build::groups(check, &raw.groups)?,
             log: build::log(check, &raw.log)?,
             map: MapConfig {
                 watch: raw.map.watch,

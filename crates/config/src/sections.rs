@@ -159,3 +159,22 @@ pub struct MapConfig {
     /// Load the map again when its file changes, not only on SIGHUP.
     pub watch: bool,
 }
+
+/// A consumer group that the router makes if it is not there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupConfig {
+    /// 1 to 63 letters, digits, '_', '-' or '.'.
+    pub name: String,
+    /// Only alerts of these feeds; empty is all. So with the next two.
+    pub feeds: Vec<String>,
+    /// Channels.
+    pub channels: Vec<String>,
+    /// Rules.
+    pub rules: Vec<String>,
+    /// A delivery that was not settled for this long goes to another member.
+    pub visibility_timeout: Duration,
+    /// After this many deliveries an alert is a dead letter.
+    pub max_deliveries: u32,
+    /// One alert of a key at a time.
+    pub order_by_key: bool,
+}

@@ -5,6 +5,8 @@ pub mod catalog;
 mod connect;
 mod cooldowns;
 pub mod error;
+mod group_work;
+mod groups;
 pub mod identity;
 mod listen;
 mod migrate;
@@ -24,6 +26,11 @@ mod write;
 pub use connect::{Connector, ConnectorSettings, SslMode};
 pub use cooldowns::Cooldown;
 pub use error::{DbError, DbErrorKind};
+pub use group_work::{
+    AttemptRow, ClaimedAlert, DeadLetterRow, GroupClaim, GroupStanding, NO_GROUP, SettleCall,
+    SettleHow,
+};
+pub use groups::{GroupChange, GroupRow, GroupSet, GroupSpec, HeadAt, Heads};
 pub use identity::{ClusterIdentity, ServerIdentity};
 pub use listen::{ListenConnection, Notice};
 pub use migrate::{MIGRATIONS, MigrationReport, SchemaFile};

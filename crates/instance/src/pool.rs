@@ -1,6 +1,7 @@
 //! The connections of one instance.
 
 use std::{
+    collections::HashMap,
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
@@ -8,7 +9,7 @@ use std::{
 use bb8::{ManageConnection, Pool, PooledConnection, RunError};
 use metrics::counter;
 use pgbraid_shardmap::InstanceName;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Statement};
 use tracing::debug;
 use uuid::Uuid;
 
@@ -23,6 +24,8 @@ use crate::{
 pub struct Session {
     pub(crate) client: Client,
     pub(crate) statements: StatementCache,
+    /// Statements whose text never changes.
+    fixed: HashMap<&'static str, Statement>,
     /// Process id and start of its backend: together they name one process.
     pub(crate) pid: i32,
     pub(crate) backend_start: String,
@@ -39,6 +42,30 @@ impl Session {
     pub(crate) fn done(&mut self) {
         self.broken = false;
     }
+
+    /// The same for a single statement that was answered, if only by an error.
+    pub(crate) fn ended<T>(
+        &mut self,
+        answer: Result<T, tokio_postgres::Error>,
+    ) -> Result<T, DbError> {
+        if answer
+            .as_ref()
+            .map_or_else(|error| error.as_db_error().is_some(), |_| true)
+        {
+            self.done();
+        }
+        answer.map_err(DbError::from)
+    }
+
+    /// A statement that is prepared once on this connection.
+    pub(crate) async fn prepared(&mut self, sql: &'static str) -> Result<Statement, DbError> {
+        if let Some(statement) = self.fixed.get(sql) {
+            return Ok(statement.clone());
+        }
+        let statement = self.client.prepare(sql).await?;
+        self.fixed.insert(sql, statement.clone());
+        Ok(statement)
+    }
 }
 
 /// Settings of writers' sessions. A batch meets its table by index, in the order of its keys: two
@@ -46,6 +73,13 @@ impl Session {
 /// a router that was stopped between a batch and its commit does not hold the rows for long.
 const WRITER_OPTIONS: &str = "-c plan_cache_mode=force_generic_plan -c enable_hashjoin=off \
      -c enable_mergejoin=off -c jit=off -c idle_in_transaction_session_timeout=5000";
+
+/// The outbox is read by index whatever the statistics say about so young a table.
+const OUTBOX_OPTIONS: &str =
+    "-c enable_seqscan=off -c plan_cache_mode=force_custom_plan -c jit=off";
+
+/// Connections for the work of consumer groups: claims of one group wait for each other anyway.
+const GROUP_CONNECTIONS: u32 = 4;
 
 pub(crate) struct Manager {
     connector: Connector,
@@ -87,6 +121,7 @@ impl ManageConnection for Manager {
             cluster,
             client,
             statements: StatementCache::new(self.statements),
+            fixed: HashMap::new(),
             broken: false,
         })
     }
@@ -140,6 +175,7 @@ pub struct Instance {
     pub(crate) connector: Connector,
     writers: Pool<Manager>,
     readers: Pool<Manager>,
+    groups: Pool<Manager>,
     wait: Duration,
     last_error: Arc<Mutex<Option<String>>>,
     cluster: Arc<OnceLock<Uuid>>,
@@ -179,12 +215,8 @@ impl Instance {
         };
         Arc::new(Self {
             writers: pool(writers, WRITER_OPTIONS, Some(cluster.clone())),
-            // The outbox is read by index whatever the statistics say about so young a table.
-            readers: pool(
-                readers,
-                "-c enable_seqscan=off -c plan_cache_mode=force_custom_plan -c jit=off",
-                None,
-            ),
+            readers: pool(readers, OUTBOX_OPTIONS, None),
+            groups: pool(GROUP_CONNECTIONS, OUTBOX_OPTIONS, None),
             cluster,
             stored: Arc::default(),
             wait,
@@ -233,7 +265,22 @@ impl Instance {
     /// own. It counts as broken until [`Session::done`]: a caller whose time is over drops it in the
     /// middle of its work, and the next one must not wait behind that.
     pub(crate) async fn reader(&self) -> Result<PooledConnection<'_, Manager>, DbError> {
-        let mut session = self.any_reader().await?;
+        let session = self.any_reader().await?;
+        self.checked(session).await
+    }
+
+    /// As [`Self::reader`], for what members of groups do: they do not wait behind reads, nor reads
+    /// behind them.
+    pub(crate) async fn group_session(&self) -> Result<PooledConnection<'_, Manager>, DbError> {
+        let mut session = self.take(&self.groups).await?;
+        session.broken = true;
+        self.checked(session).await
+    }
+
+    async fn checked<'a>(
+        &self,
+        mut session: PooledConnection<'a, Manager>,
+    ) -> Result<PooledConnection<'a, Manager>, DbError> {
         if session.cluster.is_none() {
             match self.check_server(&session.client).await {
                 Ok(found) => session.cluster = found,

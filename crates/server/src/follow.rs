@@ -33,6 +33,7 @@ struct Report {
     owned: Vec<OwnedTable>,
     feeds: Vec<(String, u32)>,
     rules: i64,
+    groups: i64,
     version: String,
 }
 
@@ -48,6 +49,7 @@ async fn ask(
             owned: instance.ownership().await?,
             feeds: instance.stored_feeds().await?,
             rules: instance.rules().await?.version,
+            groups: instance.groups_version().await?,
             version: instance.probe().await?.server_version,
         };
         Ok((cluster, report))
@@ -108,6 +110,7 @@ pub(crate) async fn first_look(
         reports: BTreeMap::new(),
         owners: BTreeMap::new(),
         rules: BTreeMap::new(),
+        groups: BTreeMap::new(),
         unreachable: BTreeMap::new(),
         versions: BTreeMap::new(),
         nodes,
@@ -157,6 +160,7 @@ impl Topology {
     fn take(&mut self, name: InstanceName, report: Report) {
         self.reports.insert(name, report.owned);
         self.rules.insert(name, report.rules);
+        self.groups.insert(name, report.groups);
         self.versions.insert(name, report.version);
         self.unreachable.remove(&name);
     }
@@ -378,6 +382,10 @@ impl Topology {
                 .rules
                 .values()
                 .any(|version| Some(version) != self.rules.get(&self.map.home))
+            || self
+                .groups
+                .values()
+                .any(|version| Some(version) != self.groups.get(&self.map.home))
             || self.owners.values().flatten().any(|owner| !settled(owner))
     }
 }
@@ -460,6 +468,7 @@ pub(crate) async fn follow(shared: Arc<Shared>) {
         publish(&shared, topology.clone());
         let made = topology.make_missing(&shared.config).await;
         topology.copy_rules().await;
+        crate::groups::follow(&shared, &topology).await;
         if made || topology.rules != shared.topology.load().rules {
             publish(&shared, topology);
         }

@@ -4,6 +4,7 @@
 mod auth;
 pub mod fleet;
 mod follow;
+mod groups;
 mod grpc;
 mod http;
 mod metrics;

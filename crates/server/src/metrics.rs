@@ -100,12 +100,51 @@ fn describe() {
         Unit::Bytes,
         "Resident memory of the router"
     );
+    for (name, text) in GROUP_GAUGES {
+        describe_gauge!(name, text);
+    }
     gauge!("pgbraid_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     gauge!("pgbraid_map_reload_failed").set(0.0);
     for result in ["applied", "refused"] {
         metrics::counter!("pgbraid_map_reloads_total", "result" => result).increment(0);
     }
 }
+
+/// How each group stands on each instance.
+const GROUP_GAUGES: [(&str, &str); 8] = [
+    (
+        "pgbraid_group_lag_alerts",
+        "Alerts kept beyond the position of a group, by group and instance",
+    ),
+    (
+        "pgbraid_group_lag_seconds",
+        "Age of the first alert beyond the position of a group, by group and instance",
+    ),
+    (
+        "pgbraid_group_in_flight",
+        "Alerts delivered and not settled, by group and instance",
+    ),
+    (
+        "pgbraid_group_delayed",
+        "Alerts to be delivered again, by group and instance",
+    ),
+    (
+        "pgbraid_group_waiting",
+        "Alerts that wait for the one before of their key, by group and instance",
+    ),
+    (
+        "pgbraid_group_dead_letters",
+        "Dead letters, by group and instance",
+    ),
+    (
+        "pgbraid_group_oldest_unacked_seconds",
+        "Age of the oldest alert that was delivered and not acked, by group and instance",
+    ),
+    (
+        "pgbraid_group_dropped_alerts",
+        "Alerts that retention dropped before a group had them, by group and instance",
+    ),
+];
 
 /// Exports which map is in force.
 pub(crate) fn map_info(before: &str, now: &str) {
@@ -129,6 +168,7 @@ pub(crate) async fn sample(shared: Arc<Shared>, handle: PrometheusHandle) {
             gauge!("pgbraid_memory_resident_bytes").set(bytes as f64);
         }
         let topology = shared.topology.load_full();
+        crate::groups::export(&shared, &topology).await;
         for node in topology.nodes.values() {
             metrics::counter!("pgbraid_cooldowns_removed_total", "instance" => node.name.to_string())
                 .increment(0);

@@ -1,6 +1,7 @@
 //! An instance as ingestion's sink and the alerts' source.
 
 use std::{
+    collections::{HashMap, HashSet},
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
@@ -8,13 +9,15 @@ use std::{
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use pgbraid_alerts::{
-    Alert, Cursor, Identity, Listener, Page, PageMark, Snapshot, Source, SourceError, Wake,
+    Alert, Claim, Cursor, Delivery, DeliveryId, GroupStore, Identity, Listener, Page, PageMark,
+    Settle, Snapshot, Source, SourceError, Wake,
 };
 use pgbraid_feed::{Batch, Statement};
 use pgbraid_ingest::{Doubt, ErrorKind, Sink, SinkError, Target};
 use pgbraid_instance::{
-    DbError, DbErrorKind, Instance, ListenConnection, LostBackend, Notice, OWNERSHIP_CHANNEL,
-    OutboxQuery, OutboxSnapshot, ServerIdentity, WriteTarget,
+    AlertRow, DbError, DbErrorKind, Instance, ListenConnection, LostBackend, NO_GROUP, Notice,
+    OWNERSHIP_CHANNEL, OutboxQuery, OutboxSnapshot, ServerIdentity, SettleCall, SettleHow,
+    WriteTarget,
 };
 use pgbraid_shardmap::InstanceName;
 
@@ -131,10 +134,33 @@ fn snapshot(seen: &OutboxSnapshot, base: &Snapshot) -> Result<Snapshot, SourceEr
     Ok(whole.capped(base.xmax().max(beyond_newest)))
 }
 
+impl Node {
+    fn alert(&self, row: AlertRow) -> Arc<Alert> {
+        Arc::new(Alert {
+            instance: self.name,
+            seq: row.seq,
+            xid: row.xid,
+            feed: row.feed.into(),
+            rule: row.rule.into(),
+            rule_version: row.rule_version,
+            channel: row.channel.into(),
+            reason: row.reason.into(),
+            key: row.key,
+            row: row.row,
+            raised_at_us: row.raised_at_us,
+            resolved: row.resolved,
+        })
+    }
+}
+
 #[async_trait]
 impl Source for Node {
     fn instance(&self) -> InstanceName {
         self.name
+    }
+
+    fn groups(&self) -> Option<&dyn GroupStore> {
+        Some(self)
     }
 
     async fn identity(&self) -> Result<Identity, SourceError> {
@@ -199,26 +225,7 @@ impl Source for Node {
                 page: None,
             },
         };
-        let alerts = page
-            .alerts
-            .into_iter()
-            .map(|row| {
-                Arc::new(Alert {
-                    instance: self.name,
-                    seq: row.seq,
-                    xid: row.xid,
-                    feed: row.feed.into(),
-                    rule: row.rule.into(),
-                    rule_version: row.rule_version,
-                    channel: row.channel.into(),
-                    reason: row.reason.into(),
-                    key: row.key,
-                    row: row.row,
-                    raised_at_us: row.raised_at_us,
-                    resolved: row.resolved,
-                })
-            })
-            .collect();
+        let alerts = page.alerts.into_iter().map(|row| self.alert(row)).collect();
         Ok(Page {
             alerts,
             next,
@@ -258,5 +265,96 @@ impl Listener for NodeListener {
                 pid,
             },
         })
+    }
+}
+
+/// A group that an instance does not know yet is asked for again after this time.
+const NO_GROUP_YET: Duration = Duration::from_secs(1);
+
+#[async_trait]
+impl GroupStore for Node {
+    async fn claim(
+        &self,
+        group: &str,
+        member: &str,
+        limit: u32,
+        max_bytes: u64,
+    ) -> Result<Claim, SourceError> {
+        let instance = self.instance.load_full();
+        let claimed = instance.claim_alerts(group, member, limit, max_bytes).await;
+        let claimed = match claimed {
+            Ok(claimed) => claimed,
+            Err(error) if error.sqlstate.as_deref() == Some(NO_GROUP) => {
+                return Ok(Claim {
+                    next_in: Some(NO_GROUP_YET),
+                    ..Claim::default()
+                });
+            }
+            Err(error) => return Err(source_error(error)),
+        };
+        let delivery = |one: pgbraid_instance::ClaimedAlert| Delivery {
+            id: DeliveryId {
+                instance: self.name,
+                claim: claimed.claim,
+                seq: one.alert.seq,
+            },
+            delivery: one.delivery,
+            deadline_us: claimed.deadline_us,
+            alert: self.alert(one.alert),
+        };
+        Ok(Claim {
+            deliveries: claimed.alerts.into_iter().map(delivery).collect(),
+            more: claimed.more,
+            next_in: claimed.next_in,
+        })
+    }
+
+    async fn settle(
+        &self,
+        group: &str,
+        settlements: &[(DeliveryId, Settle)],
+    ) -> Result<Vec<bool>, SourceError> {
+        // Alike ones of a claim go in one call. One that stands twice is open once only.
+        let mut calls: Vec<SettleCall> = Vec::new();
+        let mut call_of: Vec<usize> = Vec::with_capacity(settlements.len());
+        let mut known: HashMap<(i64, SettleHow), usize> = HashMap::new();
+        for (id, settle) in settlements {
+            let how = settle_how(settle);
+            let at = *known.entry((id.claim, how.clone())).or_insert_with(|| {
+                calls.push(SettleCall {
+                    claim: id.claim,
+                    seqs: Vec::new(),
+                    how,
+                });
+                calls.len() - 1
+            });
+            calls[at].seqs.push(id.seq);
+            call_of.push(at);
+        }
+        let instance = self.instance.load_full();
+        let open = instance.settle_alerts(group, &calls).await;
+        let open = open.map_err(source_error)?;
+        let mut open: Vec<HashSet<i64>> = open
+            .into_iter()
+            .map(|seqs| seqs.into_iter().collect())
+            .collect();
+        let settled = settlements.iter().zip(call_of).map(|((id, settle), at)| {
+            if settle.is_final() {
+                open[at].remove(&id.seq)
+            } else {
+                open[at].contains(&id.seq)
+            }
+        });
+        Ok(settled.collect())
+    }
+}
+
+fn settle_how(settle: &Settle) -> SettleHow {
+    match settle {
+        Settle::Ack => SettleHow::Ack,
+        Settle::Nack { delay, reason } => SettleHow::Nack(*delay, reason.clone()),
+        Settle::Release { reason } => SettleHow::Release(reason.clone()),
+        Settle::Terminate { reason } => SettleHow::Terminate(reason.clone()),
+        Settle::Extend { by } => SettleHow::Extend(*by),
     }
 }

@@ -27,7 +27,14 @@ use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig, server::T
 use tracing::{info, warn};
 
 use crate::{
-    auth::Auth, fleet, follow, grpc, http, metrics, node::Node, state::Shared, sweep, watch as map,
+    auth::Auth,
+    fleet, follow,
+    groups::{self, Groups},
+    grpc, http, metrics,
+    node::Node,
+    state::Shared,
+    sweep,
+    watch as map,
 };
 
 /// Windows of HTTP/2: the default (64 KiB a stream) would make a 1000-row request wait.
@@ -141,6 +148,7 @@ impl Router {
         tokio::spawn(follow::follow(shared.clone()));
         tokio::spawn(map::reloader(shared.clone()));
         tokio::spawn(sweep::sweep(shared.clone()));
+        tokio::spawn(groups::make_configured(shared.clone()));
         tokio::spawn(metrics::sample(shared.clone(), exporter.clone()));
         let stale = shared.ingest.stale_routing();
         let refresh = shared.refresh.clone();
@@ -248,6 +256,7 @@ impl Router {
             cluster,
             ingest,
             hub: Arc::new(hub),
+            groups: Groups::default(),
             topology: ArcSwap::from_pointee(topology.clone()),
             map_error: ArcSwap::from_pointee(None),
             refresh: Arc::new(Notify::new()),

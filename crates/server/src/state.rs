@@ -20,7 +20,7 @@ use pgbraid_shardmap::{FeedName, InstanceName, TableOwner};
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
-use crate::node::Node;
+use crate::{groups::Groups, node::Node};
 
 /// The map and what the instances say, at one moment.
 #[derive(Clone)]
@@ -33,6 +33,8 @@ pub(crate) struct Topology {
     pub owners: BTreeMap<FeedName, Vec<TableOwner>>,
     /// Version of the rules that each instance has.
     pub rules: BTreeMap<InstanceName, i64>,
+    /// Version of the consumer groups that each instance has.
+    pub groups: BTreeMap<InstanceName, i64>,
     /// Instances that could not be asked when they were asked last, and why.
     pub unreachable: BTreeMap<InstanceName, String>,
     pub versions: BTreeMap<InstanceName, String>,
@@ -44,6 +46,7 @@ pub(crate) struct Shared {
     pub cluster: Uuid,
     pub ingest: Arc<Ingest>,
     pub hub: Arc<Hub>,
+    pub groups: Groups,
     pub topology: ArcSwap<Topology>,
     /// Why the last reload of the map was refused.
     pub map_error: ArcSwap<Option<String>>,

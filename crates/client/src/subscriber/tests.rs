@@ -17,6 +17,10 @@ struct Fake {
     starts: Arc<Mutex<Vec<Option<WireStart>>>>,
 }
 
+fn no_groups() -> Status {
+    Status::unimplemented("this one has only subscribers")
+}
+
 #[tonic::async_trait]
 impl Alerts for Fake {
     type SubscribeStream =
@@ -30,6 +34,78 @@ impl Alerts for Fake {
         let script = self.script.lock().unwrap().pop_front();
         let script = script.ok_or_else(|| Status::invalid_argument("the script has ended"))?;
         Ok(Response::new(tokio_stream::iter(script)))
+    }
+
+    type ConsumeStream = tonic::codegen::BoxStream<v1::ConsumeResponse>;
+
+    async fn consume(
+        &self,
+        _: Request<tonic::Streaming<v1::ConsumeRequest>>,
+    ) -> Result<Response<Self::ConsumeStream>, Status> {
+        Err(no_groups())
+    }
+
+    async fn pull(
+        &self,
+        _: Request<v1::PullRequest>,
+    ) -> Result<Response<v1::PullResponse>, Status> {
+        Err(no_groups())
+    }
+
+    async fn settle(
+        &self,
+        _: Request<v1::SettleRequest>,
+    ) -> Result<Response<v1::SettleResponse>, Status> {
+        Err(no_groups())
+    }
+
+    async fn put_group(
+        &self,
+        _: Request<v1::PutGroupRequest>,
+    ) -> Result<Response<v1::PutGroupResponse>, Status> {
+        Err(no_groups())
+    }
+
+    async fn list_groups(
+        &self,
+        _: Request<v1::ListGroupsRequest>,
+    ) -> Result<Response<v1::ListGroupsResponse>, Status> {
+        Err(no_groups())
+    }
+
+    async fn remove_group(
+        &self,
+        _: Request<v1::RemoveGroupRequest>,
+    ) -> Result<Response<v1::RemoveGroupResponse>, Status> {
+        Err(no_groups())
+    }
+
+    async fn replay_group(
+        &self,
+        _: Request<v1::ReplayGroupRequest>,
+    ) -> Result<Response<v1::ReplayGroupResponse>, Status> {
+        Err(no_groups())
+    }
+
+    async fn list_dead_letters(
+        &self,
+        _: Request<v1::ListDeadLettersRequest>,
+    ) -> Result<Response<v1::ListDeadLettersResponse>, Status> {
+        Err(no_groups())
+    }
+
+    async fn requeue_dead_letters(
+        &self,
+        _: Request<v1::DeadLettersRequest>,
+    ) -> Result<Response<v1::DeadLettersResponse>, Status> {
+        Err(no_groups())
+    }
+
+    async fn drop_dead_letters(
+        &self,
+        _: Request<v1::DeadLettersRequest>,
+    ) -> Result<Response<v1::DeadLettersResponse>, Status> {
+        Err(no_groups())
     }
 }
 

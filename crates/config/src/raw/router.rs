@@ -29,6 +29,10 @@ pub(crate) struct RawRouter {
     pub ingest: RawIngest,
     /// The read path of alerts.
     pub alerts: RawAlerts,
+    /// Consumer groups that are made if they are not there, by name. Change them with
+    /// `pgbraid alerts groups`.
+    #[schemars(extend("propertyNames" = { "pattern": "^[A-Za-z0-9_.-]{1,63}$" }))]
+    pub groups: BTreeMap<At<String>, RawGroup>,
     /// Logs.
     pub log: RawLog,
     /// How the shard map is followed.
@@ -226,6 +230,37 @@ impl Default for RawAlerts {
             read_batch: At::nowhere(1000),
             max_subscribers: At::nowhere(10_000),
             channels: Vec::new(),
+        }
+    }
+}
+
+/// A consumer group.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, rename = "Group")]
+pub(crate) struct RawGroup {
+    /// Only alerts of these feeds. Default: all.
+    pub feeds: Vec<At<String>>,
+    /// Only alerts of these channels. Default: all.
+    pub channels: Vec<At<String>>,
+    /// Only alerts of these rules. Default: all.
+    pub rules: Vec<At<String>>,
+    /// A delivery that was not settled for this long goes to another member: 100ms to 24h.
+    pub visibility_timeout: At<Time>,
+    /// After this many deliveries an alert is a dead letter: 1 to 10000.
+    pub max_deliveries: At<i64>,
+    /// An alert waits until the one before it of the same key was acked.
+    pub order_by_key: bool,
+}
+
+impl Default for RawGroup {
+    fn default() -> Self {
+        Self {
+            feeds: Vec::new(),
+            channels: Vec::new(),
+            rules: Vec::new(),
+            visibility_timeout: At::nowhere(Time::secs(30)),
+            max_deliveries: At::nowhere(5),
+            order_by_key: false,
         }
     }
 }

@@ -12,10 +12,12 @@ use crate::check::Check;
 use crate::error::ConfigError;
 use crate::feed::FeedConfig;
 use crate::log_filter::first_bad_directive;
-use crate::raw::router::{RawAlerts, RawFeed, RawGrpc, RawHttp, RawIngest, RawLog, RawPostgres};
+use crate::raw::router::{
+    RawAlerts, RawFeed, RawGroup, RawGrpc, RawHttp, RawIngest, RawLog, RawPostgres,
+};
 use crate::sections::{
-    AlertsConfig, GrpcConfig, HttpConfig, IngestConfig, LogConfig, PostgresConfig, SslMode,
-    TlsConfig,
+    AlertsConfig, GroupConfig, GrpcConfig, HttpConfig, IngestConfig, LogConfig, PostgresConfig,
+    SslMode, TlsConfig,
 };
 use crate::units::{Size, Time};
 
@@ -210,6 +212,43 @@ pub(super) fn alerts(check: Check<'_>, raw: &RawAlerts) -> Result<AlertsConfig> 
         ("alerts.reconnect_max", &raw.reconnect_max),
     )?;
     Ok(config)
+}
+
+pub(super) fn groups(
+    check: Check<'_>,
+    raw: &BTreeMap<At<String>, RawGroup>,
+) -> Result<Vec<GroupConfig>> {
+    let texts = |some: &[At<String>]| some.iter().map(|at| at.to_string()).collect();
+    let group = |(at, raw): (&At<String>, &RawGroup)| {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+        if at.is_empty() || at.len() > 63 || !at.chars().all(allowed) {
+            let message = format!("groups: '{}' is no name for a group", **at);
+            let help = "a name has 1 to 63 letters, digits, '_', '-' or '.'";
+            return Err(check.refuse(at, message, help));
+        }
+        for feed in &raw.feeds {
+            FeedName::parse(feed).map_err(|error| check.refuse(feed, error.to_string(), ""))?;
+        }
+        Ok(GroupConfig {
+            name: at.to_string(),
+            feeds: texts(&raw.feeds),
+            channels: texts(&raw.channels),
+            rules: texts(&raw.rules),
+            visibility_timeout: time(
+                check,
+                "groups.visibility_timeout",
+                &raw.visibility_timeout,
+                Time::ms(100)..=Time::secs(24 * 3600),
+            )?,
+            max_deliveries: check.count(
+                "groups.max_deliveries",
+                &raw.max_deliveries,
+                1..=10_000,
+            )?,
+            order_by_key: raw.order_by_key,
+        })
+    };
+    raw.iter().map(group).collect()
 }
 
 pub(super) fn log(check: Check<'_>, raw: &RawLog) -> Result<LogConfig> {

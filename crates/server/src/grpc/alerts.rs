@@ -8,16 +8,16 @@ use std::{
 
 use futures::Stream;
 use pgbraid_alerts::{
-    Event, Filter, ReadState, Start, SubscribeError, SubscribeOptions, Subscription, Token,
+    Alert, Event, Filter, ReadState, Start, SubscribeError, SubscribeOptions, Subscription, Token,
 };
 use pgbraid_proto::v1::{
     self, alerts_server::Alerts, subscribe_request, subscribe_response::Event as Wire,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
-use super::status;
+use super::{consume::ConsumeStream, status};
 use crate::{node::within, state::Shared};
 
 /// Events between a subscription and its connection. Beyond these the subscription is not asked.
@@ -52,6 +52,90 @@ impl Alerts for Service {
         let (send, events) = mpsc::channel(BUFFERED);
         tokio::spawn(deliver(self.0.clone(), subscription, send));
         Ok(Response::new(Box::pin(ReceiverStream::new(events))))
+    }
+
+    type ConsumeStream = ConsumeStream;
+
+    async fn consume(
+        &self,
+        request: Request<Streaming<v1::ConsumeRequest>>,
+    ) -> Result<Response<Self::ConsumeStream>, Status> {
+        let stream = self.do_consume(request.into_inner()).await?;
+        Ok(Response::new(stream))
+    }
+
+    async fn pull(
+        &self,
+        request: Request<v1::PullRequest>,
+    ) -> Result<Response<v1::PullResponse>, Status> {
+        let request = request.into_inner();
+        self.do_pull(request).await.map(Response::new)
+    }
+
+    async fn settle(
+        &self,
+        request: Request<v1::SettleRequest>,
+    ) -> Result<Response<v1::SettleResponse>, Status> {
+        let request = request.into_inner();
+        self.do_settle(request).await.map(Response::new)
+    }
+
+    async fn put_group(
+        &self,
+        request: Request<v1::PutGroupRequest>,
+    ) -> Result<Response<v1::PutGroupResponse>, Status> {
+        let request = request.into_inner();
+        self.do_put_group(request).await.map(Response::new)
+    }
+
+    async fn list_groups(
+        &self,
+        request: Request<v1::ListGroupsRequest>,
+    ) -> Result<Response<v1::ListGroupsResponse>, Status> {
+        let request = request.into_inner();
+        self.do_list_groups(request).await.map(Response::new)
+    }
+
+    async fn remove_group(
+        &self,
+        request: Request<v1::RemoveGroupRequest>,
+    ) -> Result<Response<v1::RemoveGroupResponse>, Status> {
+        let request = request.into_inner();
+        self.do_remove_group(request).await.map(Response::new)
+    }
+
+    async fn replay_group(
+        &self,
+        request: Request<v1::ReplayGroupRequest>,
+    ) -> Result<Response<v1::ReplayGroupResponse>, Status> {
+        let request = request.into_inner();
+        self.do_replay_group(request).await.map(Response::new)
+    }
+
+    async fn list_dead_letters(
+        &self,
+        request: Request<v1::ListDeadLettersRequest>,
+    ) -> Result<Response<v1::ListDeadLettersResponse>, Status> {
+        let request = request.into_inner();
+        self.do_list_dead_letters(request).await.map(Response::new)
+    }
+
+    async fn requeue_dead_letters(
+        &self,
+        request: Request<v1::DeadLettersRequest>,
+    ) -> Result<Response<v1::DeadLettersResponse>, Status> {
+        let request = request.into_inner();
+        self.do_dead_letters(request, true).await.map(Response::new)
+    }
+
+    async fn drop_dead_letters(
+        &self,
+        request: Request<v1::DeadLettersRequest>,
+    ) -> Result<Response<v1::DeadLettersResponse>, Status> {
+        let request = request.into_inner();
+        self.do_dead_letters(request, false)
+            .await
+            .map(Response::new)
     }
 }
 
@@ -100,7 +184,7 @@ impl Service {
     }
 
     /// A subscription to a rule that is not there would wait for ever: most likely a typing error.
-    async fn known_rules(&self, rules: &[String]) -> Result<(), Status> {
+    pub(super) async fn known_rules(&self, rules: &[String]) -> Result<(), Status> {
         if rules.is_empty() {
             return Ok(());
         }
@@ -169,28 +253,32 @@ async fn deliver(
     let _ = tokio::time::timeout(limit, events.send(Err(draining))).await;
 }
 
-fn time(us: i64) -> prost_types::Timestamp {
+pub(super) fn time(us: i64) -> prost_types::Timestamp {
     prost_types::Timestamp {
         seconds: us.div_euclid(1_000_000),
         nanos: (us.rem_euclid(1_000_000) * 1000) as i32,
     }
 }
 
+pub(super) fn wire_alert(alert: &Alert) -> v1::Alert {
+    v1::Alert {
+        instance: alert.instance.to_string(),
+        seq: alert.seq,
+        feed: alert.feed.to_string(),
+        rule: alert.rule.to_string(),
+        rule_version: alert.rule_version,
+        channel: alert.channel.to_string(),
+        reason: alert.reason.to_string(),
+        key: alert.key.clone(),
+        row: alert.row.clone(),
+        raised_at: Some(time(alert.raised_at_us)),
+        resolved: alert.resolved,
+    }
+}
+
 fn wire(event: Event) -> Wire {
     match event {
-        Event::Alert(alert) => Wire::Alert(v1::Alert {
-            instance: alert.instance.to_string(),
-            seq: alert.seq,
-            feed: alert.feed.to_string(),
-            rule: alert.rule.to_string(),
-            rule_version: alert.rule_version,
-            channel: alert.channel.to_string(),
-            reason: alert.reason.to_string(),
-            key: alert.key.clone(),
-            row: alert.row.clone(),
-            raised_at: Some(time(alert.raised_at_us)),
-            resolved: alert.resolved,
-        }),
+        Event::Alert(alert) => Wire::Alert(wire_alert(&alert)),
         Event::Notification {
             instance,
             channel,

@@ -3,7 +3,9 @@
 mod admin;
 mod alerts;
 mod changes;
+mod consume;
 mod decode;
+mod groups;
 pub(crate) mod hot;
 mod ingest;
 mod raw_stream;

@@ -39,6 +39,11 @@ pub(crate) fn bad_field(
     )
 }
 
+/// Something that the request names is not there.
+pub(crate) fn not_found(reason: &str, message: String) -> Status {
+    Status::with_error_details(tonic::Code::NotFound, message, info(reason))
+}
+
 pub(crate) fn bad_request(error: &RequestError) -> Status {
     bad_field(error.reason, &error.field, &error.message)
 }
