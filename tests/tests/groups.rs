@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -13,6 +14,7 @@ use pgbraid_tests::{
     rows,
     wait::until,
 };
+use tokio::task::JoinSet;
 use tonic::Code;
 
 fn for_ms<T: TryFrom<Duration>>(ms: u64) -> Option<T> {
@@ -56,16 +58,19 @@ fn assert_settled(results: &[v1::SettleResult]) {
     }
 }
 
-/// Takes and acks until a member has had `count` alerts; returns their ids.
-async fn work(mut member: Member, count: usize) -> Vec<(String, i64)> {
-    let mut done = Vec::new();
-    while done.len() < count {
+/// Which alerts were acked; each may be once.
+type Done = Arc<Mutex<BTreeSet<(String, i64)>>>;
+
+/// Takes and acks, for ever.
+async fn work(mut member: Member, done: Done) {
+    loop {
         let delivery = member.next().await.expect("a delivery");
-        done.push(alert_id(&delivery));
+        let id = alert_id(&delivery);
         assert_eq!(delivery.delivery, 1);
         assert_settled(&member.settle(vec![delivery.id], ack()).await);
+        let fresh = done.lock().expect("no panic").insert(id.clone());
+        assert!(fresh, "{id:?} came twice");
     }
-    done
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -76,19 +81,17 @@ async fn members_on_two_routers_share_alerts_and_each_comes_once() {
         cluster.raise(instance, 100, 10).await;
     }
     cluster.put_group(&one, group("g")).await;
-    let mut working = Vec::new();
+    let done = Done::default();
+    let mut working = JoinSet::new();
     for (router, name) in [(&one, "a"), (&one, "b"), (&two, "c"), (&two, "d")] {
         let member = Member::join(router, "g", name, 10).await.expect("joined");
-        working.push(tokio::spawn(work(member, 50)));
+        working.spawn(work(member, done.clone()));
     }
-    // More come while they work; 50 each is exactly all of them only if none comes twice.
-    let mut seen = BTreeSet::new();
-    for worker in working {
-        for id in worker.await.expect("a member's work") {
-            assert!(seen.insert(id.clone()), "{id:?} came twice");
-        }
-    }
-    assert_eq!(seen.len(), 200);
+    until("all to be acked", || async {
+        (done.lock().expect("no panic").len() == 200).then_some(())
+    })
+    .await;
+    working.shutdown().await;
     let left = total(&one, "g", |at| at.lag_alerts + at.in_flight + at.delayed).await;
     assert_eq!(left, 0);
     cluster.raise(1, 1, 1).await;

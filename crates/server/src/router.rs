@@ -33,8 +33,7 @@ use crate::{
     grpc, http, metrics,
     node::Node,
     state::Shared,
-    sweep,
-    watch as map,
+    sweep, watch as map,
 };
 
 /// Windows of HTTP/2: the default (64 KiB a stream) would make a 1000-row request wait.
