@@ -19,6 +19,8 @@ pub struct Seen {
     pub health: Vec<(String, bool)>,
     /// Instances that were read again from an earlier point.
     pub rewound: Vec<String>,
+    /// What was dropped before it was read: instance, and how many.
+    pub dropped: Vec<(String, u64)>,
     /// The last token.
     pub token: String,
     /// Why the stream ended.
@@ -51,6 +53,9 @@ impl AlertLog {
                         seen.health.push((status.instance, status.readable));
                     }
                     Ok(Event::Rewound(rewound)) => seen.rewound.push(rewound.instance),
+                    Ok(Event::Dropped(dropped)) => {
+                        seen.dropped.push((dropped.instance, dropped.alerts));
+                    }
                     Ok(_) => {}
                     Err(status) => {
                         seen.ended = Some(status.to_string());

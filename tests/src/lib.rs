@@ -4,6 +4,7 @@
 //! Every cluster and router lives in a temporary folder of its own and ends with the test.
 
 mod alert_log;
+mod churn;
 mod cluster;
 mod details;
 mod layout;
@@ -13,18 +14,21 @@ mod process;
 mod producer;
 pub mod rows;
 pub mod rules;
+mod standby;
 mod subscriber;
 pub mod wait;
 pub mod wide;
 mod writer;
 
 pub use alert_log::{AlertLog, Seen, raised};
+pub use churn::Churn;
 pub use cluster::{Cluster, ClusterOptions};
 pub use details::Refusal;
 pub use layout::Layout;
 pub use member::Member;
 pub use process::{Router, binary, run};
 pub use producer::{Acked, Producer};
+pub use standby::Standby;
 pub use subscriber::Subscriber;
 pub use writer::Writer;
 

@@ -50,6 +50,17 @@ impl Cursor {
         }
     }
 
+    /// Whether something may still be to be delivered of a part of the outbox, of which only the range
+    /// of its transactions and its highest seq are known.
+    pub fn may_need(&self, first_xid: u64, last_xid: u64, last_seq: i64) -> bool {
+        let running = |xid: &u64| (first_xid..=last_xid).contains(xid);
+        let new = !self.base.sees(last_xid) || self.base.xip().iter().any(running);
+        match &self.page {
+            Some(page) if new => last_seq > page.after_seq || !page.upper.sees(last_xid),
+            _ => new,
+        }
+    }
+
     /// The latest snapshot this position knows of: nothing that it does not see was delivered.
     pub fn upper(&self) -> &Snapshot {
         self.page.as_ref().map_or(&self.base, |page| &page.upper)

@@ -53,6 +53,18 @@ pub enum Event {
         /// What changed.
         reason: Arc<str>,
     },
+    /// Alerts that had not been delivered are not kept any more: they were dropped from the outbox.
+    /// Once for each time that the subscriber had fallen so far behind.
+    Dropped {
+        /// The instance.
+        instance: InstanceName,
+        /// How many, at most.
+        alerts: u64,
+        /// All were raised before: µs since the Unix epoch, by the instance's clock.
+        raised_until_us: i64,
+        /// Why they were dropped.
+        reason: Arc<str>,
+    },
     /// Nothing new, and how far each instance was read.
     Heartbeat {
         /// The resume position.

@@ -19,7 +19,8 @@ use crate::ring::Found;
 use crate::slot::{Health, Moment, Slot, State};
 use crate::window::{self, Misread};
 use crate::{
-    Alert, Cursor, Event, Filter, HubConfig, Page, Position, Progress, ReadState, SourceError,
+    Alert, Cursor, Event, Filter, HubConfig, Identity, Page, Position, Progress, ReadState,
+    SourceError,
 };
 
 /// What all lanes of a subscription share.
@@ -49,10 +50,32 @@ pub(crate) enum Step {
 }
 
 /// Where a lane starts.
+#[derive(Clone)]
 pub(crate) enum LaneStart {
     Now,
     Earliest,
+    /// With what was raised from this time on: µs since the Unix epoch.
+    Time(i64),
     At(Position),
+}
+
+/// What a lane without a position begins with, once the instance was reached.
+#[derive(Clone)]
+enum Begin {
+    Cursor(Cursor),
+    Time(i64),
+}
+
+/// What a lane asks its source for.
+pub(crate) enum Wanted {
+    Page(Cursor),
+    Time(i64),
+}
+
+/// The answer to it.
+pub(crate) enum Answer {
+    Page(Page),
+    Time(Cursor),
 }
 
 enum Read {
@@ -78,8 +101,8 @@ pub(crate) struct Lane {
     pub(crate) slot: Arc<Slot>,
     /// The position before `current`; None until a first contact says where now is.
     position: Option<Position>,
-    /// Where a lane starts whose instance's identity is not known yet.
-    start: Option<Cursor>,
+    /// Where a lane starts whose position is not known yet.
+    start: Option<Begin>,
     current: Option<Current>,
     /// The slot's generation when there was nothing to do.
     seen: Option<u64>,
@@ -91,8 +114,12 @@ pub(crate) struct Lane {
     /// future that a restore has undone.
     known: bool,
     read: Read,
+    /// Who was to answer the running one.
+    asked: Option<Identity>,
     failures: u32,
     read_at: Option<Moment>,
+    /// The last part of the outbox that it was told to be dropped.
+    told_part: i32,
 }
 
 impl Lane {
@@ -101,7 +128,8 @@ impl Lane {
         let known = matches!(start, LaneStart::Now);
         let (position, start) = match start {
             LaneStart::Now => (live_position(&state), None),
-            LaneStart::Earliest => (None, Some(Cursor::earliest())),
+            LaneStart::Earliest => (None, Some(Begin::Cursor(Cursor::earliest()))),
+            LaneStart::Time(at_us) => (None, Some(Begin::Time(at_us))),
             LaneStart::At(position) => (Some(position), None),
         };
         let next_note = state.notes.end();
@@ -119,8 +147,10 @@ impl Lane {
             live: false,
             known,
             read: Read::None,
+            asked: None,
             failures: 0,
             read_at: None,
+            told_part: 0,
         }
     }
 
@@ -330,10 +360,15 @@ impl Lane {
         if self.position.is_some() {
             return None;
         }
-        if let Some(cursor) = self.start.clone() {
-            let identity = state.identity?;
-            self.position = Some(Position { identity, cursor });
-            return None;
+        match self.start.clone() {
+            // The source is asked for the position.
+            Some(Begin::Time(_)) => return None,
+            Some(Begin::Cursor(cursor)) => {
+                let identity = state.identity?;
+                self.position = Some(Position { identity, cursor });
+                return None;
+            }
+            None => {}
         }
         self.position = Some(live_position(state)?);
         let instance = self.instance();
@@ -344,12 +379,15 @@ impl Lane {
     /// Whether there is a batch to hand on now.
     fn take_batch(&mut self, state: &State, backlog: &mut Backlog) -> bool {
         let up = matches!(state.health, Health::Up);
-        let Some(position) = &mut self.position else {
-            return false;
-        };
         if matches!(self.read, Read::Running(_)) {
             return false;
         }
+        let Some(position) = &mut self.position else {
+            if up && self.start.is_some() {
+                self.want(backlog);
+            }
+            return false;
+        };
         loop {
             match state.ring.find(&position.cursor) {
                 // Read while idle: only the position moves.
@@ -384,11 +422,17 @@ impl Lane {
                 Found::Unknown => return false,
             }
         }
-        if up && matches!(self.read, Read::None) {
+        if up {
+            self.want(backlog);
+        }
+        false
+    }
+
+    fn want(&mut self, backlog: &mut Backlog) {
+        if matches!(self.read, Read::None) {
             self.read = Read::Wanted;
             backlog.wanted.push_back(self.slot.instance);
         }
-        false
     }
 
     /// The ring has what it needs.
@@ -397,14 +441,20 @@ impl Lane {
         self.failures = 0;
     }
 
-    /// The position to read from, if it still wants to.
-    pub(crate) fn wanted_read(&self) -> Option<Cursor> {
-        let wanted = matches!(self.read, Read::Wanted);
-        let position = self.position.as_ref().filter(|_| wanted)?;
-        Some(position.cursor.clone())
+    /// What to ask the source for, if it still wants to.
+    pub(crate) fn wanted_read(&self) -> Option<Wanted> {
+        if !matches!(self.read, Read::Wanted) {
+            return None;
+        }
+        match (&self.position, &self.start) {
+            (Some(position), _) => Some(Wanted::Page(position.cursor.clone())),
+            (None, Some(Begin::Time(at_us))) => Some(Wanted::Time(*at_us)),
+            (None, _) => None,
+        }
     }
 
     pub(crate) fn read_started(&mut self, id: task::Id) {
+        self.asked = self.slot.lock().identity;
         self.read = Read::Running(id);
     }
 
@@ -415,14 +465,29 @@ impl Lane {
     /// Takes the answer to its read, and says what the subscriber is to be told.
     pub(crate) fn read_ended(
         &mut self,
-        answer: Result<Page, SourceError>,
+        answer: Result<Answer, SourceError>,
         config: &HubConfig,
         backlog: &mut Backlog,
     ) -> Option<Event> {
         self.read = Read::None;
         self.seen = None;
-        let position = self.position.as_mut()?;
-        let checked = match answer {
+        let page = match answer {
+            Ok(Answer::Time(cursor)) => {
+                self.failures = 0;
+                // Should another PostgreSQL have come meanwhile, it is asked again.
+                let identity = self
+                    .asked
+                    .filter(|asked| self.slot.lock().identity == Some(*asked));
+                self.position = identity.map(|identity| Position { identity, cursor });
+                return None;
+            }
+            Ok(Answer::Page(page)) => Ok(page),
+            Err(error) => Err(error),
+        };
+        let Some(position) = &mut self.position else {
+            return self.read_failed(&page.err()?, config);
+        };
+        let checked = match page {
             Ok(page) => window::check(&position.cursor, page),
             Err(error) => Err(Misread::Broken(error)),
         };
@@ -431,13 +496,21 @@ impl Lane {
                 self.failures = 0;
                 self.known = true;
                 backlog.held += 1;
+                let lost = page.dropped;
                 self.current = Some(Current {
                     alerts: page.alerts.into(),
                     next: 0,
                     to: page.next,
                     from_source: true,
                 });
-                None
+                let lost = lost.filter(|lost| lost.through_part > self.told_part)?;
+                self.told_part = lost.through_part;
+                Some(Event::Dropped {
+                    instance: self.instance(),
+                    alerts: lost.alerts,
+                    raised_until_us: lost.raised_until_us,
+                    reason: lost.reason,
+                })
             }
             Err(Misread::WentBack { xmin }) => {
                 let xmin = xmin.min(position.cursor.base.xmin());
@@ -445,17 +518,19 @@ impl Lane {
                 let reason = "the instance's transaction ids are behind this position's";
                 Some(self.rewound(reason.to_owned()))
             }
-            Err(Misread::Broken(error)) => {
-                let (min, max) = (config.reconnect_min, config.reconnect_max);
-                // Never at once: nothing else slows down a subscriber that asks in vain.
-                let pause = jitter(min, max, self.failures).max(Duration::from_millis(1));
-                let retry_at = Instant::now() + pause;
-                self.failures = self.failures.saturating_add(1);
-                self.read = Read::Failed { retry_at };
-                let reason = error.chain().into();
-                (!self.told_down).then(|| self.tell_down(reason))
-            }
+            Err(Misread::Broken(error)) => self.read_failed(&error, config),
         }
+    }
+
+    fn read_failed(&mut self, error: &SourceError, config: &HubConfig) -> Option<Event> {
+        let (min, max) = (config.reconnect_min, config.reconnect_max);
+        // Never at once: nothing else slows down a subscriber that asks in vain.
+        let pause = jitter(min, max, self.failures).max(Duration::from_millis(1));
+        let retry_at = Instant::now() + pause;
+        self.failures = self.failures.saturating_add(1);
+        self.read = Read::Failed { retry_at };
+        let reason = error.chain().into();
+        (!self.told_down).then(|| self.tell_down(reason))
     }
 }
 

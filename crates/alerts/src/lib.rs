@@ -36,6 +36,6 @@ pub use group::{
 };
 pub use hub::{Hub, InstanceStatus};
 pub use snapshot::{Snapshot, SnapshotError};
-pub use source::{Alert, Listener, Page, Source, SourceError, Wake};
+pub use source::{Alert, Dropped, Listener, Page, Source, SourceError, Wake};
 pub use subscription::{Start, SubscribeError, SubscribeOptions, Subscription};
 pub use token::{Position, Token, TokenError};

@@ -169,6 +169,12 @@ impl Reader {
             let again = page.more || page.next.page.is_some() || from.page.is_some();
             let metrics = &self.slot.metrics;
             metrics.alerts_read(&self.shared.channels, &page.alerts);
+            if page.dropped.is_some() {
+                // Each subscription reads on by itself, and is told what it lost.
+                self.update(|state| state.ring.restart(page.next))?;
+                self.shared.wake();
+                continue;
+            }
             let news = !page.alerts.is_empty();
             let batch = Batch {
                 from,

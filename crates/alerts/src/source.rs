@@ -48,6 +48,21 @@ pub struct Page {
     pub next: Cursor,
     /// Whether a further read would return more at once.
     pub more: bool,
+    /// What was new since the cursor and is not kept any more.
+    pub dropped: Option<Dropped>,
+}
+
+/// Alerts that were dropped from the outbox before a cursor had reached them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dropped {
+    /// The last part of the outbox that was dropped; they are numbered upwards.
+    pub through_part: i32,
+    /// How many alerts were in the parts that were dropped; the cursor may have had some of them.
+    pub alerts: u64,
+    /// All were raised before: µs since the Unix epoch, by the instance's clock.
+    pub raised_until_us: i64,
+    /// Why they were dropped.
+    pub reason: Arc<str>,
 }
 
 /// Why an instance did not answer.
@@ -121,6 +136,11 @@ pub trait Source: Send + Sync + 'static {
     /// The position after everything committed so far (`pg_current_snapshot()`), as far as a crash
     /// can't take it back: see [`Snapshot::capped`](crate::Snapshot::capped).
     async fn now(&self) -> Result<Cursor, SourceError>;
+
+    /// The position before the first alert, of those that are kept, raised at or after this time (µs
+    /// since the Unix epoch, by the instance's clock); after everything, if there is none. Alerts
+    /// raised shortly before may follow it too.
+    async fn cursor_at_time(&self, raised_at_us: i64) -> Result<Cursor, SourceError>;
 
     /// Reads at most `limit` alerts that are new since `cursor`, in one statement.
     ///

@@ -14,11 +14,11 @@ use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
 use crate::hub::{Admission, Shared};
-use crate::lane::{Backlog, Lane, LaneStart, Scope, Step};
+use crate::lane::{Answer, Backlog, Lane, LaneStart, Scope, Step, Wanted};
 use crate::metrics::DeliveryMetrics;
 use crate::reader::ask;
 use crate::slot::{Slot, now_us};
-use crate::{Event, Filter, Page, Position, SourceError, Token, TokenError};
+use crate::{Event, Filter, Position, SourceError, Token, TokenError};
 
 /// Pages of a subscription in memory, and reads under way. Two, so that an instance that does not
 /// answer leaves one for the others.
@@ -34,6 +34,9 @@ pub enum Start {
     Now,
     /// With the oldest alert that is kept.
     Earliest,
+    /// With the alerts raised from this time on (µs since the Unix epoch, by each instance's clock),
+    /// as far as they are kept. Some that were raised shortly before may come as well.
+    Time(i64),
     /// After what was delivered when this token was given out. Use the same filter again: the
     /// token knows nothing about instances that the filter left out, so they start at their oldest
     /// alert.
@@ -68,8 +71,6 @@ pub enum SubscribeError {
     UnknownInstance(InstanceName),
 }
 
-type Answer = Result<Page, SourceError>;
-
 /// One subscriber's stream of events; made by [`Hub::subscribe`](crate::Hub::subscribe).
 pub struct Subscription {
     shared: Arc<Shared>,
@@ -87,7 +88,7 @@ pub struct Subscription {
     /// Positions of instances that are not in the shard map, kept for when they come back.
     parked: BTreeMap<InstanceName, Position>,
     backlog: Backlog,
-    reads: JoinSet<Answer>,
+    reads: JoinSet<Result<Answer, SourceError>>,
     /// Events to tell first; bounded by the number of instances.
     pending: VecDeque<Event>,
     metrics: DeliveryMetrics,
@@ -144,7 +145,11 @@ impl Subscription {
             .iter()
             .filter(|slot| filter.admits_instance(slot.instance));
         let resumed = matches!(start, Start::Token(_));
-        let now = matches!(start, Start::Now);
+        let unknown = match start {
+            Start::Now => LaneStart::Now,
+            Start::Time(at_us) => LaneStart::Time(at_us),
+            Start::Earliest | Start::Token(_) => LaneStart::Earliest,
+        };
         if let Start::Token(token) = start {
             self.parked = token.positions;
         }
@@ -152,8 +157,7 @@ impl Subscription {
             let position = self.parked.remove(&slot.instance);
             let start = match position {
                 Some(position) => LaneStart::At(position),
-                None if now => LaneStart::Now,
-                None => LaneStart::Earliest,
+                None => unknown.clone(),
             };
             self.lanes.push(Lane::new(slot.clone(), start, false));
             if resumed && self.scope.plain {
@@ -263,7 +267,7 @@ impl Subscription {
             let Some(lane) = find(&mut self.lanes, instance) else {
                 continue;
             };
-            let Some(cursor) = lane.wanted_read() else {
+            let Some(wanted) = lane.wanted_read() else {
                 continue;
             };
             let shared = self.shared.clone();
@@ -279,14 +283,25 @@ impl Subscription {
                 slot.metrics.catchup_reads.increment(1);
                 let source = slot.source();
                 let config = &shared.config;
-                let reading = source.read(&cursor, config.read_batch);
-                ask(config.call_timeout, "reading the outbox", reading).await
+                let limit = config.call_timeout;
+                match wanted {
+                    Wanted::Page(cursor) => {
+                        let reading = source.read(&cursor, config.read_batch);
+                        let page = ask(limit, "reading the outbox", reading).await;
+                        page.map(Answer::Page)
+                    }
+                    Wanted::Time(at_us) => {
+                        let asking = source.cursor_at_time(at_us);
+                        let cursor = ask(limit, "looking for a time in the outbox", asking).await;
+                        cursor.map(Answer::Time)
+                    }
+                }
             });
             lane.read_started(read.id());
         }
     }
 
-    fn read_ended(&mut self, ended: Result<(task::Id, Answer), JoinError>) {
+    fn read_ended(&mut self, ended: Result<(task::Id, Result<Answer, SourceError>), JoinError>) {
         let (id, answer) = match ended {
             Ok(answered) => answered,
             Err(error) => {

@@ -55,7 +55,12 @@ mod tests {
     fn empty(next: Cursor) -> Page {
         let alerts = Vec::new();
         let more = true;
-        Page { alerts, next, more }
+        Page {
+            alerts,
+            next,
+            more,
+            dropped: None,
+        }
     }
 
     #[test]

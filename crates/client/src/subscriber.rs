@@ -1,7 +1,7 @@
 //! Follows alerts, and goes on where it was when the connection is lost.
 
 use std::collections::{HashSet, VecDeque};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use pgbraid_proto::v1::{
     self, subscribe_request::Start as WireStart, subscribe_response::Event as WireEvent,
@@ -37,6 +37,9 @@ pub enum Start {
     Now,
     /// With everything that is still kept.
     Earliest,
+    /// With what was raised at or after this time, by each instance's clock, and is still kept. Some
+    /// alerts raised shortly before may come as well.
+    Time(SystemTime),
     /// Just after the event that carried this token.
     Token(String),
 }
@@ -66,6 +69,8 @@ pub enum Event {
     Heartbeat(v1::Heartbeat),
     /// Alerts of an instance are read again from an earlier point.
     Rewound(v1::Rewound),
+    /// Alerts that had not been received are not kept any more.
+    Dropped(v1::Dropped),
     /// The connection is lost; the next event comes over another one.
     Disconnected {
         /// Why.
@@ -112,7 +117,7 @@ impl Subscriber {
     pub fn token(&self) -> Option<&str> {
         match &self.options.start {
             Start::Token(token) => Some(token),
-            Start::Now | Start::Earliest => None,
+            Start::Now | Start::Earliest | Start::Time(_) => None,
         }
     }
 
@@ -198,6 +203,7 @@ impl Subscriber {
             WireEvent::InstanceStatus(event) => Event::InstanceStatus(event),
             WireEvent::Heartbeat(event) => Event::Heartbeat(event),
             WireEvent::Rewound(event) => Event::Rewound(event),
+            WireEvent::Dropped(event) => Event::Dropped(event),
         };
         Some(Received { event, token })
     }
@@ -209,6 +215,7 @@ impl Subscriber {
             start: Some(match &options.start {
                 Start::Now => WireStart::Now(v1::Now {}),
                 Start::Earliest => WireStart::Earliest(v1::Earliest {}),
+                Start::Time(time) => WireStart::Time((*time).into()),
                 Start::Token(token) => WireStart::Token(token.clone()),
             }),
             heartbeat: options.heartbeat.and_then(|every| every.try_into().ok()),

@@ -132,6 +132,25 @@ pub struct AlertsConfig {
     pub max_subscribers: usize,
     /// Plain `pg_notify` channels that join the stream: each once, none of pgbraid's own.
     pub channels: Vec<String>,
+    /// How much of the outbox is kept.
+    pub retention: RetentionConfig,
+}
+
+/// How much of the outbox is kept, on each instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetentionConfig {
+    /// Alerts are kept for this time.
+    pub keep: Duration,
+    /// Beyond this size the oldest are dropped earlier.
+    pub keep_bytes: u64,
+    /// What a group still needs is kept on, but no longer than this; at least `keep`.
+    pub held_keep: Duration,
+    /// Nor beyond this size; at least `keep_bytes`.
+    pub held_keep_bytes: u64,
+    /// A new part begins after this time; at most `keep`.
+    pub part_time: Duration,
+    /// Or when a part takes this much; at most `keep_bytes`.
+    pub part_bytes: u64,
 }
 
 /// Logs.

@@ -18,7 +18,13 @@ pub struct Time(pub(crate) Duration);
 pub(crate) struct Size(pub u64);
 
 /// From the largest unit to the smallest.
-const TIME_UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+const TIME_UNITS: [(&str, u64); 5] = [
+    ("d", 86_400_000),
+    ("h", 3_600_000),
+    ("m", 60_000),
+    ("s", 1_000),
+    ("ms", 1),
+];
 const SIZE_UNITS: [(&str, u64); 7] = [
     ("GiB", 1 << 30),
     ("GB", 1_000_000_000),
@@ -76,7 +82,7 @@ impl FromStr for Time {
 
     fn from_str(text: &str) -> Result<Self, String> {
         parse(text, &TIME_UNITS).map(Self::ms).ok_or_else(|| {
-            format!("\"{text}\" is no duration: write a whole number with ms, s, m or h, such as \"250ms\" or \"5s\"")
+            format!("\"{text}\" is no duration: write a whole number with ms, s, m, h or d, such as \"250ms\" or \"5s\"")
         })
     }
 }
@@ -176,8 +182,8 @@ impl JsonSchema for Time {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": "string",
-            "pattern": "^[0-9]+(ms|s|m|h)$",
-            "description": "A whole number with ms, s, m or h.",
+            "pattern": "^[0-9]+(ms|s|m|h|d)$",
+            "description": "A whole number with ms, s, m, h or d.",
         })
     }
 }
@@ -203,7 +209,9 @@ mod tests {
 
     #[test]
     fn times_round_trip() {
-        for text in ["1ms", "250ms", "1500ms", "5s", "90s", "2m", "1h", "0ms"] {
+        for text in [
+            "1ms", "250ms", "1500ms", "5s", "90s", "2m", "1h", "7d", "25h", "0ms",
+        ] {
             assert_eq!(text.parse::<Time>().unwrap().to_string(), text);
         }
         assert_eq!("120s".parse(), Ok(Time::secs(120)));

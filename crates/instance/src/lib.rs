@@ -34,7 +34,10 @@ pub use groups::{GroupChange, GroupRow, GroupSet, GroupSpec, HeadAt, Heads};
 pub use identity::{ClusterIdentity, ServerIdentity};
 pub use listen::{ListenConnection, Notice};
 pub use migrate::{MIGRATIONS, MigrationReport, SchemaFile};
-pub use outbox::{AlertRow, OutboxPage, OutboxQuery, OutboxSnapshot};
+pub use outbox::{
+    AlertRow, DroppedPart, OutboxDone, OutboxPage, OutboxQuery, OutboxSnapshot, OutboxStart,
+    OutboxState, OutboxTotals, RetentionPolicy,
+};
 pub use ownership::{OWNERSHIP_CHANNEL, OwnedTable, TableToMake};
 pub use pool::{Instance, PoolStats, Session};
 pub use probe::Probe;

@@ -17,6 +17,10 @@ pub const MIGRATIONS: &[(&str, &str)] = &[
         include_str!("../../../migrations/0001_schema.sql"),
     ),
     (
+        "0002_outbox",
+        include_str!("../../../migrations/0002_outbox.sql"),
+    ),
+    (
         "0003_groups",
         include_str!("../../../migrations/0003_groups.sql"),
     ),

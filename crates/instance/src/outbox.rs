@@ -3,6 +3,21 @@
 //! Ids are given before the commit, so "id greater than the last" loses rows of transactions that
 //! commit late. What is new is told by snapshot instead: written by a transaction that the old
 //! snapshot did not see. One statement reads the new rows and its own snapshot.
+//!
+//! The outbox is in parts (migrations/0002_outbox.sql); those that a snapshot has seen whole are
+//! left out while the statement is planned, so that a read costs the same however many are kept.
+
+mod at_time;
+mod maintain;
+mod parts;
+mod retention;
+mod state;
+
+pub use at_time::OutboxStart;
+pub use maintain::{OutboxDone, OutboxTotals};
+pub(crate) use parts::PartFacts;
+pub use retention::RetentionPolicy;
+pub use state::OutboxState;
 
 use std::fmt::Write as _;
 
@@ -11,7 +26,7 @@ use tokio_postgres::{
     types::{ToSql, Type},
 };
 
-use crate::{DbError, DbErrorKind, Instance, ServerIdentity};
+use crate::{DbError, DbErrorKind, Instance, ServerIdentity, Session};
 
 /// An alert as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +70,27 @@ pub struct OutboxPage {
     pub seen: OutboxSnapshot,
     /// Whether there is more in the window.
     pub more: bool,
+    /// Parts that were dropped with alerts of transactions which the old snapshot may not see.
+    pub dropped: Vec<DroppedPart>,
+}
+
+/// What was in a part that is not kept any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DroppedPart {
+    /// Its number; they go up.
+    pub part: i32,
+    /// Number of alerts.
+    pub alerts: i64,
+    /// Their lowest transaction id.
+    pub first_xid: u64,
+    /// Their highest transaction id.
+    pub last_xid: u64,
+    /// Their highest seq.
+    pub last_seq: i64,
+    /// All were raised before: µs since 1970-01-01 UTC, the instance's clock.
+    pub raised_until_us: i64,
+    /// Why.
+    pub reason: String,
 }
 
 /// A snapshot, and how far it is safe to go by it.
@@ -67,11 +103,7 @@ pub struct OutboxSnapshot {
     pub newest: Option<u64>,
 }
 
-/// The two columns of an [`OutboxSnapshot`]. A plain `order by xid` would sort by the output column,
-/// which is text: 999 after 1000.
-const SEEN: &str = "select pg_current_snapshot()::text as snap, \
-    (select n.xid::text from pgbraid.alert n order by n.xid desc limit 1) as newest";
-
+/// The first two columns of a row: see [`parts::seen_sql`].
 fn seen(row: &Row) -> Result<OutboxSnapshot, DbError> {
     let newest: Option<String> = row.get(1);
     Ok(OutboxSnapshot {
@@ -96,6 +128,37 @@ fn same_server(found: ServerIdentity, expected: Option<ServerIdentity>) -> Resul
     }
 }
 
+fn dropped_since(oldest: u64, after: Option<i64>) -> String {
+    let after = after.unwrap_or(i64::MIN);
+    format!("last_xid >= '{oldest}' and last_seq > {after}")
+}
+
+async fn dropped_from(
+    session: &Session,
+    oldest: u64,
+    after: Option<i64>,
+) -> Result<Vec<DroppedPart>, DbError> {
+    let sql = format!(
+        "select part, alerts, first_xid::text, last_xid::text, last_seq, \
+         (extract(epoch from raised_until) * 1000000)::int8, reason \
+         from pgbraid.outbox_dropped where {} order by part",
+        dropped_since(oldest, after)
+    );
+    let rows = session.client.query(&sql, &[]).await?;
+    let part = |row: &Row| {
+        Ok(DroppedPart {
+            part: row.get(0),
+            alerts: row.get(1),
+            first_xid: xid8(row.get(2))?,
+            last_xid: xid8(row.get(3))?,
+            last_seq: row.get(4),
+            raised_until_us: row.get(5),
+            reason: row.get(6),
+        })
+    };
+    rows.iter().map(part).collect()
+}
+
 impl Instance {
     /// Which PostgreSQL answers now.
     ///
@@ -117,7 +180,11 @@ impl Instance {
     ) -> Result<OutboxSnapshot, DbError> {
         let mut session = self.reader().await?;
         same_server(session.identity, expected)?;
-        let row = session.client.query_one(SEEN, &[]).await?;
+        let facts = session.parts().await?;
+        let row = session
+            .client
+            .query_one(&parts::seen_sql(&facts), &[])
+            .await?;
         session.done();
         seen(&row)
     }
@@ -133,13 +200,26 @@ impl Instance {
     ) -> Result<OutboxPage, DbError> {
         let mut session = self.reader().await?;
         same_server(session.identity, expected)?;
+        let facts = session.parts().await?;
+        let oldest = query.in_progress.first().map_or(query.xmax, |xid| *xid);
+        let after = query.window.as_ref().map(|(_, after)| *after);
+        let dropped = match after {
+            // A snapshot with nothing in it is where the outbox begins, whatever was in it before.
+            None if oldest <= 1 => "false".to_owned(),
+            _ => format!(
+                "exists (select from pgbraid.outbox_dropped where {})",
+                dropped_since(oldest, after)
+            ),
+        };
         let mut sql = format!(
             "select s.snap, s.newest, a.seq, a.xid, a.feed, a.rule, a.rule_version, a.channel, \
-             a.reason, a.key, a.body, a.raised, a.resolved from ({SEEN}) s \
-             left join lateral (select seq, xid::text as xid, feed, rule, rule_version, channel, \
-             reason, key, \"row\"::text as body, \
+             a.reason, a.key, a.body, a.raised, a.resolved, s.dropped from (select *, {dropped} as dropped \
+             from ({}) n) s left join lateral (select seq, xid::text as xid, feed, rule, \
+             rule_version, channel, reason, key, \"row\"::text as body, \
              (extract(epoch from raised_at) * 1000000)::int8 as raised, resolved \
-             from pgbraid.alert where (xid >= $1::text::xid8",
+             from pgbraid.alert where part >= {} and (xid >= $1::text::xid8",
+            parts::seen_sql(&facts),
+            facts.first_needed(oldest, after),
         );
         let xmax = query.xmax.to_string();
         let in_progress: Vec<String> = query.in_progress.iter().map(u64::to_string).collect();
@@ -170,6 +250,10 @@ impl Instance {
                 format!("{} has not answered within {limit:?}", self.name()),
             )
         })??;
+        let dropped = match rows.first() {
+            Some(row) if row.get(13) => dropped_from(&session, oldest, after).await?,
+            _ => Vec::new(),
+        };
         session.done();
         let seen = match rows.first() {
             Some(row) => seen(row)?,
@@ -201,7 +285,12 @@ impl Instance {
         }
         let more = alerts.len() > query.limit as usize;
         alerts.truncate(query.limit as usize);
-        Ok(OutboxPage { alerts, seen, more })
+        Ok(OutboxPage {
+            alerts,
+            seen,
+            more,
+            dropped,
+        })
     }
 
     /// Number of alerts kept.

@@ -16,6 +16,7 @@ use uuid::Uuid;
 use crate::{
     Connector, DbError, DbErrorKind, ServerIdentity,
     identity::{check_cluster, read_cluster},
+    outbox::PartFacts,
     statements::StatementCache,
     stored::StoredShare,
 };
@@ -33,6 +34,8 @@ pub struct Session {
     pub(crate) identity: ServerIdentity,
     /// The cluster that its server was found to belong to, under the instance's name.
     cluster: Option<Uuid>,
+    /// The parts of the outbox that it knows of.
+    pub(crate) parts: Option<PartFacts>,
     /// Set while something is under way: a session dropped in the middle is not used again.
     pub(crate) broken: bool,
 }
@@ -95,9 +98,13 @@ impl ManageConnection for Manager {
 
     async fn connect(&self) -> Result<Session, DbError> {
         let client = self.connector.client(self.options).await?;
+        // The control file has a promoted standby's new timeline after its first checkpoint only,
+        // which can take minutes: the log is written on it at once.
         let row = client
             .query_one(
-                "select pg_backend_pid(), backend_start::text, system_identifier, timeline_id \
+                "select pg_backend_pid(), backend_start::text, system_identifier, \
+                 case when pg_is_in_recovery() then timeline_id \
+                 else ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int4 end \
                  from pg_stat_get_activity(pg_backend_pid()), pg_control_system(), \
                  pg_control_checkpoint()",
                 &[],
@@ -122,6 +129,7 @@ impl ManageConnection for Manager {
             client,
             statements: StatementCache::new(self.statements),
             fixed: HashMap::new(),
+            parts: None,
             broken: false,
         })
     }

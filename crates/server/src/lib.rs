@@ -9,6 +9,7 @@ mod grpc;
 mod http;
 mod metrics;
 mod node;
+mod retention;
 mod router;
 mod schema;
 mod state;

@@ -45,6 +45,7 @@ pub(crate) fn install() -> PrometheusHandle {
 fn describe() {
     pgbraid_ingest::describe();
     pgbraid_alerts::metrics::describe();
+    crate::retention::describe();
     describe_gauge!(
         "pgbraid_build_info",
         "Always 1; labels: version, postgres client"

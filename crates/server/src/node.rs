@@ -9,14 +9,14 @@ use std::{
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use pgbraid_alerts::{
-    Alert, Claim, Cursor, Delivery, DeliveryId, GroupStore, Identity, Listener, Page, PageMark,
-    Settle, Snapshot, Source, SourceError, Wake,
+    Alert, Claim, Cursor, Delivery, DeliveryId, Dropped, GroupStore, Identity, Listener, Page,
+    PageMark, Settle, Snapshot, Source, SourceError, Wake,
 };
 use pgbraid_feed::{Batch, Statement};
 use pgbraid_ingest::{Doubt, ErrorKind, Sink, SinkError, Target};
 use pgbraid_instance::{
-    AlertRow, DbError, DbErrorKind, Instance, ListenConnection, LostBackend, NO_GROUP, Notice,
-    OWNERSHIP_CHANNEL, OutboxQuery, OutboxSnapshot, ServerIdentity, SettleCall, SettleHow,
+    AlertRow, DbError, DbErrorKind, DroppedPart, Instance, ListenConnection, LostBackend, NO_GROUP,
+    Notice, OWNERSHIP_CHANNEL, OutboxQuery, OutboxSnapshot, ServerIdentity, SettleCall, SettleHow,
     WriteTarget,
 };
 use pgbraid_shardmap::InstanceName;
@@ -153,6 +153,19 @@ impl Node {
     }
 }
 
+/// What a cursor has lost of parts that are not kept any more.
+fn dropped(cursor: &Cursor, parts: &[DroppedPart]) -> Option<Dropped> {
+    let lost = |part: &&DroppedPart| cursor.may_need(part.first_xid, part.last_xid, part.last_seq);
+    let lost: Vec<&DroppedPart> = parts.iter().filter(lost).collect();
+    let last = lost.last()?;
+    Some(Dropped {
+        through_part: last.part,
+        alerts: lost.iter().map(|part| part.alerts.max(0) as u64).sum(),
+        raised_until_us: last.raised_until_us,
+        reason: last.reason.as_str().into(),
+    })
+}
+
 #[async_trait]
 impl Source for Node {
     fn instance(&self) -> InstanceName {
@@ -193,6 +206,20 @@ impl Source for Node {
         })
     }
 
+    async fn cursor_at_time(&self, raised_at_us: i64) -> Result<Cursor, SourceError> {
+        let instance = self.instance.load_full();
+        let start = instance
+            .outbox_at_time(raised_at_us, self.expected())
+            .await
+            .map_err(source_error)?;
+        let now = snapshot(&start.seen, &Snapshot::NOTHING)?;
+        Ok(Cursor::at(match start.first_xid {
+            // What runs now is not seen, so that it comes whatever its id.
+            Some(first) => now.capped(first),
+            None => now,
+        }))
+    }
+
     async fn read(&self, cursor: &Cursor, limit: u32) -> Result<Page, SourceError> {
         let instance = self.instance.load_full();
         let query = OutboxQuery {
@@ -225,11 +252,13 @@ impl Source for Node {
                 page: None,
             },
         };
+        let dropped = dropped(cursor, &page.dropped);
         let alerts = page.alerts.into_iter().map(|row| self.alert(row)).collect();
         Ok(Page {
             alerts,
             next,
             more: page.more,
+            dropped,
         })
     }
 

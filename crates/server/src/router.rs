@@ -32,6 +32,7 @@ use crate::{
     groups::{self, Groups},
     grpc, http, metrics,
     node::Node,
+    retention,
     state::Shared,
     sweep, watch as map,
 };
@@ -148,6 +149,7 @@ impl Router {
         tokio::spawn(map::reloader(shared.clone()));
         tokio::spawn(sweep::sweep(shared.clone()));
         tokio::spawn(groups::make_configured(shared.clone()));
+        tokio::spawn(retention::maintain(shared.clone()));
         tokio::spawn(metrics::sample(shared.clone(), exporter.clone()));
         let stale = shared.ingest.stale_routing();
         let refresh = shared.refresh.clone();
@@ -260,6 +262,7 @@ impl Router {
             map_error: ArcSwap::from_pointee(None),
             refresh: Arc::new(Notify::new()),
             reload: Arc::new(Notify::new()),
+            kept: retention::KeptByInstance::default(),
             started: SystemTime::now(),
             ready: AtomicBool::new(false),
             draining: watch::Sender::new(false),

@@ -54,6 +54,8 @@ pub(crate) struct Shared {
     pub refresh: Arc<Notify>,
     /// Read the map again.
     pub reload: Arc<Notify>,
+    /// What the outboxes hold.
+    pub kept: crate::retention::KeptByInstance,
     pub started: SystemTime,
     pub ready: AtomicBool,
     /// True once the router drains.

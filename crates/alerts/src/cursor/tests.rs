@@ -63,3 +63,22 @@ fn rewinds_as_far_as_the_new_history_asks() {
     assert_eq!(rewind(&cursor, id(1, 2), id(1, 1), 0), Cursor::earliest());
     assert_eq!(rewind(&cursor, id(1, 1), id(2, 2), 0), Cursor::earliest());
 }
+
+#[test]
+fn a_part_may_be_needed_unless_all_of_it_was_delivered() {
+    let at = |text: &str| Cursor::at(text.parse().unwrap());
+    // Transactions 10 to 20, alerts up to 50.
+    let needs = |cursor: &Cursor| cursor.may_need(10, 20, 50);
+    assert!(needs(&at("5:5:")));
+    assert!(needs(&at("20:20:")));
+    assert!(!needs(&at("21:21:")));
+    // One that was running then may have been in it, and may have come since.
+    assert!(needs(&at("15:30:15")));
+    assert!(!needs(&at("9:30:9,25")));
+    // Within a window, what is numbered lower was delivered.
+    let upper: Snapshot = "40:40:".parse().unwrap();
+    assert!(needs(&at("5:5:").inside(&upper, 49)));
+    assert!(!needs(&at("5:5:").inside(&upper, 50)));
+    let upper: Snapshot = "15:15:".parse().unwrap();
+    assert!(needs(&at("5:5:").inside(&upper, 50)));
+}

@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use pgbraid_alerts::{
-    Alert, Cursor, Identity, Listener, Page, PageMark, Snapshot, Source, SourceError, Wake,
+    Alert, Cursor, Dropped, Identity, Listener, Page, PageMark, Snapshot, Source, SourceError, Wake,
 };
 use pgbraid_shardmap::InstanceName;
 use rand::rngs::StdRng;
@@ -45,6 +45,8 @@ struct Db {
     down: bool,
     hang: bool,
     reads: u64,
+    /// For each part that was dropped: its alerts.
+    dropped: Vec<Vec<Arc<Alert>>>,
 }
 
 /// One instance; clones share it.
@@ -75,6 +77,7 @@ impl Fake {
             down: false,
             hang: false,
             reads: 0,
+            dropped: Vec::new(),
         }));
         Self { name, db }
     }
@@ -106,7 +109,7 @@ impl Fake {
             reason: "because".into(),
             key: db.seq.to_string(),
             row: "{}".into(),
-            raised_at_us: 0,
+            raised_at_us: db.seq * 10,
             resolved: false,
         };
         let seq = db.seq;
@@ -200,6 +203,14 @@ impl Fake {
         db.listeners.clear();
     }
 
+    /// Drops all alerts up to this seq, as one part.
+    pub fn drop_through(&self, seq: i64) {
+        let mut db = self.db.lock();
+        let kept = db.written.split_off(&(seq + 1));
+        let dropped = std::mem::replace(&mut db.written, kept);
+        db.dropped.push(dropped.into_values().collect());
+    }
+
     pub fn reads(&self) -> u64 {
         self.db.lock().reads
     }
@@ -250,6 +261,27 @@ fn notify(db: &mut Db, wake: Wake) {
 }
 
 impl Db {
+    fn lost(&self, cursor: &Cursor) -> Option<Dropped> {
+        if *cursor == Cursor::earliest() {
+            return None;
+        }
+        let needed = |part: &&Vec<Arc<Alert>>| {
+            let xids = || part.iter().map(|alert| alert.xid);
+            let (Some(first), Some(last)) = (xids().min(), xids().max()) else {
+                return false;
+            };
+            cursor.may_need(first, last, part.last().map_or(0, |alert| alert.seq))
+        };
+        let lost: Vec<_> = self.dropped.iter().filter(needed).collect();
+        let last = lost.last()?.last()?;
+        Some(Dropped {
+            through_part: self.dropped.len() as i32,
+            alerts: lost.iter().map(|part| part.len() as u64).sum(),
+            raised_until_us: last.raised_at_us,
+            reason: "too old".into(),
+        })
+    }
+
     fn snapshot(&self) -> Snapshot {
         let xmax = self.latest_completed + 1;
         let xip: Vec<u64> = self.running.range(..xmax).copied().collect();
@@ -272,6 +304,25 @@ impl Source for Fake {
     async fn now(&self) -> Result<Cursor, SourceError> {
         self.delay().await?;
         Ok(Cursor::at(self.db.lock().snapshot()))
+    }
+
+    async fn cursor_at_time(&self, raised_at_us: i64) -> Result<Cursor, SourceError> {
+        self.delay().await?;
+        let db = self.db.lock();
+        let wanted = |alert: &&Arc<Alert>| {
+            db.committed.contains(&alert.xid) && alert.raised_at_us >= raised_at_us
+        };
+        let first = db
+            .written
+            .values()
+            .filter(wanted)
+            .map(|alert| alert.xid)
+            .min();
+        let now = db.snapshot();
+        Ok(Cursor::at(match first {
+            Some(first) => now.capped(first),
+            None => now,
+        }))
     }
 
     async fn read(&self, cursor: &Cursor, limit: u32) -> Result<Page, SourceError> {
@@ -303,7 +354,13 @@ impl Source for Fake {
                 },
                 _ => Cursor::at(upper),
             };
-            Page { alerts, next, more }
+            let dropped = db.lost(cursor);
+            Page {
+                alerts,
+                next,
+                more,
+                dropped,
+            }
         };
         // The answer is on its way while others commit.
         self.delay().await?;

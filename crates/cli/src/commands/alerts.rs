@@ -7,6 +7,7 @@ use crate::failure::Result;
 use crate::output;
 use crate::router_args::{RouterArgs, refused};
 
+pub mod from;
 pub mod render;
 
 #[derive(Subcommand, Debug)]
@@ -31,9 +32,16 @@ pub struct Tail {
     /// Alerts of this instance only (repeatable)
     #[arg(long, value_name = "NAME")]
     instance: Vec<String>,
-    /// Where to start: now, earliest (all that is kept), or a token of --json
-    #[arg(long, value_name = "WHERE", default_value = "now")]
-    from: String,
+    /// Where to start: now, earliest (all that is kept), a time (2025-06-01T12:00:00Z, or -10m for
+    /// ten minutes ago), or a token of --json
+    #[arg(
+        long,
+        value_name = "WHERE",
+        default_value = "now",
+        allow_hyphen_values = true,
+        value_parser = from::parse
+    )]
+    from: Start,
     /// End after this many alerts (with --notifications: and notifications)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
@@ -55,11 +63,7 @@ pub async fn run(command: Command) -> Result<()> {
             rules: args.rule,
             instances: args.instance,
         },
-        start: match args.from.as_str() {
-            "now" => Start::Now,
-            "earliest" => Start::Earliest,
-            token => Start::Token(token.to_owned()),
-        },
+        start: args.from,
         ..SubscribeOptions::default()
     };
     let mut subscriber = Subscriber::start(client, options).await.map_err(refused)?;

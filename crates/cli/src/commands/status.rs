@@ -58,6 +58,7 @@ fn instances(instances: &[proto::InstanceState]) -> Vec<String> {
         ">tables",
         ">queued rows",
         ">bytes",
+        ">alerts",
         "version",
     ]);
     for instance in instances {
@@ -75,6 +76,7 @@ fn instances(instances: &[proto::InstanceState]) -> Vec<String> {
             instance.tables_owned.to_string(),
             instance.queued_rows.to_string(),
             output::bytes(instance.queued_bytes),
+            instance.alerts_kept.to_string(),
             instance.server_version.clone(),
         ]);
     }
@@ -121,7 +123,8 @@ fn as_json(state: &proto::GetStatusResponse) -> Value {
             "name": i.name, "host": i.host, "home": i.home, "writable": i.writable,
             "readable": i.readable, "error": i.error, "tables_owned": i.tables_owned,
             "queued_rows": i.queued_rows, "queued_bytes": i.queued_bytes,
-            "server_version": i.server_version,
+            "server_version": i.server_version, "alerts_kept": i.alerts_kept,
+            "alerts_bytes": i.alerts_bytes, "alerts_oldest_seconds": i.alerts_oldest_seconds,
         })
     };
     let column =

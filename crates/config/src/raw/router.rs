@@ -218,6 +218,19 @@ pub(crate) struct RawAlerts {
     pub max_subscribers: At<i64>,
     /// Plain `pg_notify` channels that join the stream.
     pub channels: Vec<At<String>>,
+    /// Alerts are kept for this time on each instance: 100ms to 3650d.
+    pub keep: At<Time>,
+    /// Beyond this size on an instance the oldest are dropped earlier.
+    pub keep_bytes: At<Size>,
+    /// Alerts that a group still needs are kept on, but no longer than this: 100ms to 3650d.
+    pub held_keep: At<Time>,
+    /// Nor beyond this size on an instance.
+    pub held_keep_bytes: At<Size>,
+    /// Alerts are dropped by parts; a new one begins after this time: 100ms to 30d. Default: a 24th of
+    /// `keep`, a day at most.
+    pub part_time: Option<At<Time>>,
+    /// Or when a part takes this much. Default: a 24th of `keep_bytes`.
+    pub part_bytes: Option<At<Size>>,
 }
 
 impl Default for RawAlerts {
@@ -230,6 +243,12 @@ impl Default for RawAlerts {
             read_batch: At::nowhere(1000),
             max_subscribers: At::nowhere(10_000),
             channels: Vec::new(),
+            keep: At::nowhere(Time::secs(7 * 86_400)),
+            keep_bytes: At::nowhere(Size::mib(16 << 10)),
+            held_keep: At::nowhere(Time::secs(30 * 86_400)),
+            held_keep_bytes: At::nowhere(Size::mib(64 << 10)),
+            part_time: None,
+            part_bytes: None,
         }
     }
 }

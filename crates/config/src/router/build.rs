@@ -17,7 +17,7 @@ use crate::raw::router::{
 };
 use crate::sections::{
     AlertsConfig, GroupConfig, GrpcConfig, HttpConfig, IngestConfig, LogConfig, PostgresConfig,
-    SslMode, TlsConfig,
+    RetentionConfig, SslMode, TlsConfig,
 };
 use crate::units::{Size, Time};
 
@@ -206,6 +206,7 @@ pub(super) fn alerts(check: Check<'_>, raw: &RawAlerts) -> Result<AlertsConfig> 
             1..=1_000_000,
         )?,
         channels: channels(check, &raw.channels)?,
+        retention: retention(check, raw)?,
     };
     check.at_most(
         ("alerts.reconnect_min", &raw.reconnect_min),
@@ -249,6 +250,50 @@ pub(super) fn groups(
         })
     };
     raw.iter().map(group).collect()
+}
+
+/// Parts of the outbox at its limits: what is kept exceeds them by one part at most.
+const PARTS: u32 = 24;
+
+fn retention(check: Check<'_>, raw: &RawAlerts) -> Result<RetentionConfig> {
+    let kept = Time::ms(100)..=Time::secs(3650 * 86_400);
+    let bytes = Size::kib(64)..=Size::mib(1 << 30);
+    let keep = time(check, "alerts.keep", &raw.keep, kept.clone())?;
+    let keep_bytes = size(check, "alerts.keep_bytes", &raw.keep_bytes, bytes.clone())?;
+    check.at_most(
+        ("alerts.keep", &raw.keep),
+        ("alerts.held_keep", &raw.held_keep),
+    )?;
+    check.at_most(
+        ("alerts.keep_bytes", &raw.keep_bytes),
+        ("alerts.held_keep_bytes", &raw.held_keep_bytes),
+    )?;
+    let part_time = match &raw.part_time {
+        None => (keep / PARTS).clamp(Duration::from_millis(100), Duration::from_secs(86_400)),
+        Some(at) => {
+            check.at_most(("alerts.part_time", at), ("alerts.keep", &raw.keep))?;
+            let range = Time::ms(100)..=Time::secs(30 * 86_400);
+            time(check, "alerts.part_time", at, range)?
+        }
+    };
+    let part_bytes = match &raw.part_bytes {
+        None => (keep_bytes / u64::from(PARTS)).max(64 << 10),
+        Some(at) => {
+            check.at_most(
+                ("alerts.part_bytes", at),
+                ("alerts.keep_bytes", &raw.keep_bytes),
+            )?;
+            size(check, "alerts.part_bytes", at, bytes.clone())?
+        }
+    };
+    Ok(RetentionConfig {
+        keep,
+        keep_bytes,
+        held_keep: time(check, "alerts.held_keep", &raw.held_keep, kept)?,
+        held_keep_bytes: size(check, "alerts.held_keep_bytes", &raw.held_keep_bytes, bytes)?,
+        part_time,
+        part_bytes,
+    })
 }
 
 pub(super) fn log(check: Check<'_>, raw: &RawLog) -> Result<LogConfig> {

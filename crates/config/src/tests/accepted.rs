@@ -182,6 +182,16 @@ fn router_defaults() {
     assert_eq!((alerts.ring_alerts, alerts.read_batch), (8192, 1000));
     assert_eq!(alerts.max_subscribers, 10_000);
     assert!(alerts.channels.is_empty());
+    let (kept, hour) = (&alerts.retention, ms(3_600_000));
+    assert_eq!((kept.keep, kept.held_keep), (hour * 24 * 7, hour * 24 * 30));
+    assert_eq!(
+        (kept.keep_bytes, kept.held_keep_bytes),
+        (16 << 30, 64 << 30)
+    );
+    assert_eq!(
+        (kept.part_time, kept.part_bytes),
+        (hour * 7, (16 << 30) / 24)
+    );
 
     assert_eq!(config.log.format, LogFormat::Text);
     assert_eq!(config.log.level, "info");

@@ -46,7 +46,7 @@ help: put the password in a file that postgres.password_file names, or in the va
         r#"[ingest]
 linger = "20"
 "#,
-        r#"r.toml:2:10: "20" is no duration: write a whole number with ms, s, m or h, such as "250ms" or "5s""#,
+        r#"r.toml:2:10: "20" is no duration: write a whole number with ms, s, m, h or d, such as "250ms" or "5s""#,
     ),
     (
         "time is a number",

@@ -390,7 +390,11 @@ pub(crate) fn current(shared: &Shared) -> v1::GetStatusResponse {
                 .flatten()
                 .filter(|owner| owner.instance() == Some(node.name))
                 .count();
+            let kept = shared.kept.of(node.name);
             v1::InstanceState {
+                alerts_kept: kept.alerts,
+                alerts_bytes: kept.bytes,
+                alerts_oldest_seconds: kept.oldest_seconds as u64,
                 name: node.name.to_string(),
                 host: node.instance.load().address().to_owned(),
                 writable: queue.is_some_and(|queue| queue.error.is_none())

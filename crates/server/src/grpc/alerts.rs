@@ -157,6 +157,7 @@ impl Service {
         let start = match request.start {
             None | Some(subscribe_request::Start::Now(_)) => Start::Now,
             Some(subscribe_request::Start::Earliest(_)) => Start::Earliest,
+            Some(subscribe_request::Start::Time(time)) => Start::Time(time_us(time)?),
             Some(subscribe_request::Start::Token(token)) => {
                 let bad = |error| status::bad_field("BAD_TOKEN", "token", format!("{error}"));
                 Start::Token(Token::decode(&token).map_err(bad)?)
@@ -253,6 +254,21 @@ async fn deliver(
     let _ = tokio::time::timeout(limit, events.send(Err(draining))).await;
 }
 
+/// The start of a subscription. Clocks differ a little; a time well ahead is a mistake.
+fn time_us(time: prost_types::Timestamp) -> Result<i64, Status> {
+    let bad = |what: String| status::bad_field("BAD_TIME", "time", what);
+    let at = SystemTime::try_from(time).map_err(|error| bad(error.to_string()))?;
+    if at > SystemTime::now() + Duration::from_secs(60) {
+        return Err(bad(format!(
+            "{time} is in the future: give the time from which alerts are wanted, or now"
+        )));
+    }
+    let since = at
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_micros()).map_err(|_| bad(format!("{time} is out of range")))
+}
+
 pub(super) fn time(us: i64) -> prost_types::Timestamp {
     prost_types::Timestamp {
         seconds: us.div_euclid(1_000_000),
@@ -307,6 +323,17 @@ fn wire(event: Event) -> Wire {
         }),
         Event::Rewound { instance, reason } => Wire::Rewound(v1::Rewound {
             instance: instance.to_string(),
+            reason: reason.to_string(),
+        }),
+        Event::Dropped {
+            instance,
+            alerts,
+            raised_until_us,
+            reason,
+        } => Wire::Dropped(v1::Dropped {
+            instance: instance.to_string(),
+            alerts,
+            raised_until: Some(time(raised_until_us)),
             reason: reason.to_string(),
         }),
         Event::Heartbeat { progress, .. } => Wire::Heartbeat(v1::Heartbeat {

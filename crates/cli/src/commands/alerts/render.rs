@@ -63,6 +63,16 @@ pub fn remark(event: &Event) -> Option<String> {
             "{}: read again from an earlier point, alerts may repeat: {}",
             rewound.instance, rewound.reason
         )),
+        Event::Dropped(dropped) => Some(format!(
+            "{}: up to {} alerts raised before {} are lost to this subscription: {}",
+            dropped.instance,
+            dropped.alerts,
+            dropped
+                .raised_until
+                .as_ref()
+                .map_or_else(|| "?".to_owned(), ToString::to_string),
+            dropped.reason
+        )),
         _ => None,
     }
 }
@@ -161,6 +171,12 @@ enum Kind<'a> {
         instance: &'a str,
         reason: &'a str,
     },
+    Dropped {
+        instance: &'a str,
+        alerts: u64,
+        raised_until: Option<String>,
+        reason: &'a str,
+    },
     Heartbeat {
         progress: Vec<Progress<'a>>,
     },
@@ -216,6 +232,12 @@ impl<'a> Kind<'a> {
             },
             Event::Rewound(event) => Self::Rewound {
                 instance: &event.instance,
+                reason: &event.reason,
+            },
+            Event::Dropped(event) => Self::Dropped {
+                instance: &event.instance,
+                alerts: event.alerts,
+                raised_until: event.raised_until.as_ref().map(ToString::to_string),
                 reason: &event.reason,
             },
             Event::Heartbeat(event) => Self::Heartbeat {
