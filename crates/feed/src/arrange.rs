@@ -122,7 +122,7 @@ impl Block {
     }
 
     /// The rows that were not refused at the edge.
-    fn valid_rows(&self) -> impl Iterator<Item = u32> {
+    pub(crate) fn valid_rows(&self) -> impl Iterator<Item = u32> {
         let mut refused = self.refused.iter().map(|refusal| refusal.row).peekable();
         (0..self.rows).filter(move |row| {
             let out = refused.peek() == Some(row);

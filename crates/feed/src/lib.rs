@@ -2,7 +2,8 @@
 //! binary encoding. No I/O, no tokio, no protocol.
 //!
 //! The way of a row: a request's columns become a [`Block`] ([`input`], [`rows`]), validated;
-//! its rows are put side by side for each table by [`Block::arrange`]; what queues up for a table
+//! its rows are put side by side for each table by [`Block::arrange`], or those of several requests
+//! by [`gather()`]; what queues up for a table
 //! becomes a [`Batch`] in which each key stands once; the batch's [`Statement`]s hand their columns to PostgreSQL as
 //! binary arrays ([`encode`]).
 
@@ -11,6 +12,7 @@ pub mod batch;
 pub mod block;
 mod columns;
 pub mod encode;
+pub mod gather;
 pub mod input;
 pub mod mask;
 mod overflow;
@@ -23,6 +25,7 @@ pub mod types;
 pub use arrange::Arranged;
 pub use batch::{Batch, MergedRow, RowRef, Statement};
 pub use block::{Block, ColumnData, Operation};
+pub use gather::{Gathered, gather};
 pub use mask::ColumnMask;
 pub use refusal::{Refusal, RequestError};
 pub use schema::{Coalesce, Column, FeedSchema, KeyColumn, MergePolicy};

@@ -13,9 +13,9 @@ use crate::{
     Code, Doubt, ErrorKind, RowRefusal, SinkError, Target,
     config::RETRIES,
     job::Job,
+    lot::Lot,
     queue::{InstanceQueue, Moved, Next},
     table::{Rows, Segment},
-    ticket::Ticket,
 };
 
 /// Characters of a key that a message shows.
@@ -41,11 +41,11 @@ pub(crate) async fn writer(
 struct Flush<'a> {
     queue: &'a InstanceQueue,
     target: Target,
-    tickets: Vec<Arc<Ticket>>,
+    lots: Vec<Arc<Lot>>,
     blocks: Vec<Arc<Block>>,
     /// In order of arrival.
     rows: Vec<(TableId, RowRef)>,
-    /// The same rows as they were queued: request, and rows side by side.
+    /// The same rows as they were queued: lot, and rows side by side.
     taken: Vec<(u32, Rows)>,
     /// Rows that must wait: the rest of a failed statement.
     failed: bool,
@@ -55,7 +55,7 @@ async fn flush(queue: &InstanceQueue, job: Job, stale: &Notify) -> Moved {
     let mut flush = Flush {
         queue,
         target: job.target,
-        tickets: Vec::with_capacity(job.segments.len()),
+        lots: Vec::with_capacity(job.segments.len()),
         blocks: Vec::with_capacity(job.segments.len()),
         rows: Vec::with_capacity(job.rows),
         taken: Vec::with_capacity(job.segments.len()),
@@ -69,8 +69,8 @@ async fn flush(queue: &InstanceQueue, job: Job, stale: &Notify) -> Moved {
     queue.finish(job)
 }
 
-/// Requests that have rows of several tables in a batch: their index, by address.
-type Known = HashMap<*const Ticket, u32>;
+/// Lots that have rows of several tables in a batch: their index, by address.
+type Known = HashMap<*const Lot, u32>;
 
 impl Flush<'_> {
     fn add_all(&mut self, job: &Job) {
@@ -89,24 +89,24 @@ impl Flush<'_> {
 
     /// Adds the rows of a segment that still want to be written.
     fn add(&mut self, table: TableId, segment: &Segment, now: Instant, known: &mut Known) {
-        let ticket = &segment.ticket;
-        if ticket.is_done() || ticket.deadline <= now {
+        let lot = &segment.lot;
+        let Some(wanted) = segment.wanted(now) else {
             return;
-        }
-        let tickets = &mut self.tickets;
+        };
+        let lots = &mut self.lots;
         let blocks = &mut self.blocks;
         let mut new = || {
-            tickets.push(ticket.clone());
-            blocks.push(ticket.block.clone());
-            tickets.len() as u32 - 1
+            lots.push(lot.clone());
+            blocks.push(lot.block.clone());
+            lots.len() as u32 - 1
         };
         let block = match self.target {
-            // Several segments of one request come from retries only: it does not matter.
+            // Several segments of one lot come from retries only: it does not matter.
             Target::Table(_) => new(),
-            Target::Parent => *known.entry(Arc::as_ptr(ticket)).or_insert_with(new),
+            Target::Parent => *known.entry(Arc::as_ptr(lot)).or_insert_with(new),
         };
-        segment.each(|row| self.rows.push((table, RowRef { block, row })));
-        self.taken.push((block, segment.rows.clone()));
+        wanted.each(|row| self.rows.push((table, RowRef { block, row })));
+        self.taken.push((block, wanted));
     }
 
     async fn write(&mut self, stale: &Notify) {
@@ -193,7 +193,7 @@ impl Flush<'_> {
     }
 
     fn commit(&self, batch: &Batch, statement: &Statement) {
-        let mut counts = vec![0; self.tickets.len()];
+        let mut counts = vec![0; self.lots.len()];
         // All that was taken, but for what waits for the next batch.
         let whole = statement.rows.len() == batch.rows().len()
             && batch.writes() + batch.deferred().len() == self.rows.len();
@@ -206,22 +206,24 @@ impl Flush<'_> {
             deferred.sort_unstable();
             // By ranges, not by rows.
             for (block, rows) in &self.taken {
-                let ticket = &self.tickets[*block as usize];
+                let lot = &self.lots[*block as usize];
                 let waits = |row: u32| deferred.binary_search(&(*block, row)).is_ok();
                 counts[*block as usize] += match rows {
                     Rows::Range(start, end) => {
                         let from = deferred.partition_point(|row| *row < (*block, *start));
                         if deferred.get(from).is_none_or(|row| *row >= (*block, *end)) {
-                            ticket.mark_range(*start, *end)
+                            lot.mark_range(*start, *end)
                         } else {
                             (*start..*end)
-                                .map(|row| u32::from(!waits(row) && ticket.mark(row)))
+                                .filter(|row| !waits(*row))
+                                .map(|row| lot.mark(row))
                                 .sum()
                         }
                     }
                     Rows::List(rows) => rows
                         .iter()
-                        .map(|row| u32::from(!waits(*row) && ticket.mark(*row)))
+                        .filter(|row| !waits(**row))
+                        .map(|row| lot.mark(*row))
                         .sum(),
                 };
             }
@@ -229,12 +231,12 @@ impl Flush<'_> {
             for row in &statement.rows {
                 for source in batch.sources(*row) {
                     let block = source.block as usize;
-                    counts[block] += u32::from(self.tickets[block].mark(source.row));
+                    counts[block] += self.lots[block].mark(source.row);
                 }
             }
         }
-        for (ticket, count) in self.tickets.iter().zip(&counts) {
-            ticket.committed(*count);
+        for (lot, count) in self.lots.iter().zip(&counts) {
+            lot.committed(*count);
         }
         let committed = counts.iter().map(|count| u64::from(*count)).sum();
         self.queue.metrics.committed.increment(committed);
@@ -301,7 +303,7 @@ impl Flush<'_> {
     }
 
     fn refuse(&self, source: RowRef, error: &SinkError) {
-        let ticket = &self.tickets[source.block as usize];
+        let lot = &self.lots[source.block as usize];
         let column = error.column.clone().unwrap_or_default();
         let refusal = RowRefusal {
             refusal: Refusal {
@@ -311,7 +313,7 @@ impl Flush<'_> {
                 column,
                 message: format!(
                     "key {}: {}",
-                    shown(ticket.block.key_text(source.row)),
+                    shown(lot.block.key_text(source.row)),
                     error.message
                 ),
             },
@@ -320,7 +322,7 @@ impl Flush<'_> {
             constraint: error.constraint.clone(),
             retry_after: None,
         };
-        if ticket.refuse(source.row, refusal) {
+        if lot.refuse(source.row, refusal) {
             self.queue.metrics.refused(Code::Invalid, 1);
         }
     }

@@ -13,15 +13,17 @@ use arc_swap::ArcSwap;
 use metrics::{Counter, Histogram, counter, histogram};
 use parking_lot::RwLock;
 use pgbraid_feed::{Block, FeedSchema};
-use pgbraid_shardmap::{FeedName, InstanceName, TableId};
+use pgbraid_shardmap::{FeedName, InstanceName};
 use thiserror::Error;
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     Ack, Code, IngestConfig, Routing, RowRefusal, Signal, Sink,
-    admission::HealthState,
     budget::{Budget, Reservation},
+    depth::Depth,
     flush::writer,
+    gather::{Gather, Waiting},
+    lot::Lot,
     plan::{Destination, Plan},
     queue::{InstanceQueue, Moved},
     ticket::Ticket,
@@ -93,7 +95,9 @@ pub struct InstanceStats {
 pub struct Ingest {
     pub(crate) config: IngestConfig,
     budget: Arc<Budget>,
-    plan: ArcSwap<Plan>,
+    pub(crate) plan: ArcSwap<Plan>,
+    pub(crate) depth: Arc<Depth>,
+    pub(crate) gather: Gather,
     /// Held while the plan is made anew as well.
     instances: RwLock<HashMap<InstanceName, Arc<InstanceQueue>>>,
     draining: AtomicBool,
@@ -109,6 +113,8 @@ impl Ingest {
     pub fn new(config: IngestConfig) -> Arc<Self> {
         Arc::new(Self {
             budget: Budget::new(config.queue_bytes),
+            depth: Arc::default(),
+            gather: Gather::new(config.linger),
             config,
             plan: ArcSwap::default(),
             instances: RwLock::default(),
@@ -127,14 +133,21 @@ impl Ingest {
 
     /// Adds an instance with a number of writers, each of which has one batch in flight.
     pub fn add_instance(self: &Arc<Self>, sink: Arc<dyn Sink>, writers: usize) {
-        let queue = Arc::new(InstanceQueue::new(sink, self.config.clone()));
+        let queue = Arc::new(InstanceQueue::new(
+            sink,
+            self.config.clone(),
+            self.depth.clone(),
+        ));
         let mut instances = self.instances.write();
         instances.insert(queue.name, queue.clone());
         self.plan_again(&instances, self.routing());
         drop(instances);
         for _ in 0..writers.max(1) {
             let ingest = self.clone();
-            let moved = move |moved: Moved| ingest.deliver_moved(moved);
+            let moved = move |moved: Moved| {
+                ingest.deliver_moved(moved);
+                ingest.queue_all_due();
+            };
             tokio::spawn(writer(queue.clone(), moved, self.stale.clone()));
         }
         let weak = Arc::downgrade(&queue);
@@ -170,6 +183,7 @@ impl Ingest {
         routing: Arc<Routing>,
     ) -> Arc<Plan> {
         let plan = Arc::new(Plan::new(routing, instances));
+        self.depth.set_instances(instances.len());
         self.plan.store(plan.clone());
         plan
     }
@@ -189,19 +203,23 @@ impl Ingest {
         }
     }
 
-    fn deliver_moved(&self, moved: Moved) {
+    pub(crate) fn deliver_moved(&self, moved: Moved) {
         for (table, instance, segments) in moved {
             match self.queue(instance) {
                 Some(queue) => queue.push_moved(&table, segments),
                 None => {
                     for segment in segments {
-                        segment.ticket.expire(
-                            "INSTANCE_UNAVAILABLE",
-                            &format!(
-                                "{table:?} moved to {instance}, which this router does not know yet"
-                            ),
-                            self.config.retry_max,
-                        );
+                        segment.refuse(|| {
+                            RowRefusal::again(
+                                Code::Unavailable,
+                                "INSTANCE_UNAVAILABLE",
+                                format!(
+                                    "{table:?} moved to {instance}, which this router does not \
+                                     know yet"
+                                ),
+                                self.config.retry_max,
+                            )
+                        });
                     }
                 }
             }
@@ -240,42 +258,40 @@ impl Ingest {
         if !block.refused().is_empty() {
             self.invalid.increment(block.refused().len() as u64);
         }
-        let mut arranged = block.arrange(&feed.places);
-        let segments = std::mem::take(&mut arranged.segments);
-        let ticket = Arc::new(Ticket::new(
-            arranged,
-            size.div_ceil(rows.max(1)),
-            deadline,
-            signal,
-            memory,
-        ));
-        let slot = |table: TableId| feed.slots[table.index() as usize];
-        for segments in segments.chunk_by(|a, b| slot(a.0).0 == slot(b.0).0) {
-            let to = &feed.destinations[slot(segments[0].0).0 as usize];
-            match to {
-                Destination::Queue(queue) => {
-                    let room = (self.admit(queue, ticket.deadline, when_full)).await;
-                    if let Err((code, reason, message)) = room {
-                        queue
-                            .metrics
-                            .refused(code, self.refuse(&ticket, segments, code, reason, &message));
-                        continue;
-                    }
-                    let rows = segments
-                        .iter()
-                        .map(|(table, start, end)| (slot(*table).1, *start, *end));
-                    let moved = queue.push(&ticket, started, rows);
-                    if !moved.is_empty() {
-                        self.deliver_moved(moved);
-                    }
-                }
-                to => {
-                    let (reason, message) = nowhere(to, &schema.feed, segments[0].0);
-                    self.refuse(&ticket, segments, Code::Unavailable, reason, &message);
-                }
+        if when_full == WhenFull::Wait && self.is_to_wait(&block, started) {
+            let invalid = block.refused().to_vec();
+            let ticket =
+                Ticket::unarranged(block.rows(), invalid, deadline, signal.clone(), memory);
+            let ticket = Arc::new(ticket);
+            let waiting = Waiting {
+                ticket: ticket.clone(),
+                block,
+                bytes: size,
+                since: Instant::now(),
+            };
+            self.put(&signal, waiting);
+            return Ok(Ack::new(ticket, self.clone(), started));
+        }
+        self.queue_earlier(&signal).await;
+        let arranged = block.arrange(&feed.places);
+        let invalid = arranged.block.refused().to_vec();
+        let ticket = Ticket::arranged(arranged.origin, invalid, deadline, signal, memory);
+        let ticket = Arc::new(ticket);
+        let row_bytes = size.div_ceil(rows.max(1));
+        let lot = Arc::new(Lot::one(arranged.block, ticket.clone(), row_bytes));
+        for (to, segments) in feed.by_destination(&arranged.segments) {
+            if let Destination::Queue(queue) = to {
+                let room = self.admit(queue, deadline, when_full).await;
+                self.queue_or_refuse(&lot, feed, queue, segments, started, room);
+            } else {
+                self.refuse_nowhere(&lot, to, segments);
             }
         }
         Ok(Ack::new(ticket, self.clone(), started))
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
     }
 
     async fn reserve(
@@ -284,7 +300,7 @@ impl Ingest {
         deadline: Instant,
         when_full: WhenFull,
     ) -> Result<Reservation, SubmitError> {
-        if self.draining.load(Ordering::Acquire) {
+        if self.is_draining() {
             return Err(SubmitError::Draining);
         }
         let limit = self.budget.limit();
@@ -301,62 +317,6 @@ impl Ingest {
                 .await
                 .map_err(|_| full),
         }
-    }
-
-    /// Waits until an instance takes rows, or says why it does not.
-    async fn admit(
-        &self,
-        queue: &InstanceQueue,
-        deadline: Instant,
-        when_full: WhenFull,
-    ) -> Result<(), (Code, &'static str, String)> {
-        let instance = queue.name;
-        loop {
-            match queue.health() {
-                HealthState::Open => return Ok(()),
-                HealthState::Down(why) => {
-                    return Err((
-                        Code::Unavailable,
-                        "INSTANCE_UNAVAILABLE",
-                        format!("{instance} can't be written to now: {why}"),
-                    ));
-                }
-                HealthState::Full if when_full == WhenFull::Wait && Instant::now() < deadline => {
-                    queue.space().await;
-                }
-                HealthState::Full => {
-                    return Err((
-                        Code::Exhausted,
-                        "QUEUE_FULL",
-                        format!(
-                            "{} bytes are queued for {instance}, which is the limit \
-                             (ingest.queue_bytes_per_instance)",
-                            self.config.queue_bytes_per_instance
-                        ),
-                    ));
-                }
-            }
-        }
-    }
-
-    /// Refuses the rows of some segments; returns how many they are.
-    fn refuse(
-        &self,
-        ticket: &Ticket,
-        segments: &[(TableId, u32, u32)],
-        code: Code,
-        reason: &'static str,
-        message: &str,
-    ) -> u64 {
-        let rows = segments.iter().flat_map(|(_, start, end)| *start..*end);
-        rows.map(|row| {
-            let after = self.config.retry_max;
-            ticket.refuse(
-                row,
-                RowRefusal::again(code, reason, message.to_owned(), after),
-            );
-        })
-        .count() as u64
     }
 
     /// What is queued, by instance.
@@ -382,8 +342,11 @@ impl Ingest {
     /// Takes no further requests and waits until all rows taken have their answer, or the
     /// deadline. Returns the rows left over.
     pub async fn drain(&self, deadline: Instant) -> u64 {
-        self.draining.store(true, Ordering::Release);
-        let left = || self.stats().iter().map(|stats| stats.rows).sum::<u64>();
+        self.draining.store(true, Ordering::SeqCst);
+        let left = || {
+            self.queue_all_due();
+            self.stats().iter().map(|stats| stats.rows).sum::<u64>()
+        };
         while left() > 0 && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -405,34 +368,6 @@ impl Ingest {
             String::new()
         } else {
             format!(" ({})", down.join("; "))
-        }
-    }
-}
-
-/// Why rows of a table have no queue to go to.
-fn nowhere(to: &Destination, feed: &FeedName, table: TableId) -> (&'static str, String) {
-    match to {
-        Destination::Queue(_) | Destination::Nobody => (
-            "TABLE_UNOWNED",
-            format!(
-                "no reachable instance owns {table} of feed {feed}: \
-                 see `pgbraid status` and `pgbraid check --online`"
-            ),
-        ),
-        Destination::Unknown(instance) => (
-            "INSTANCE_UNKNOWN",
-            format!("{instance} owns the table but is not in this router's shard map: add it"),
-        ),
-        Destination::Conflict(instances) => {
-            let names: Vec<String> = instances.iter().map(ToString::to_string).collect();
-            (
-                "TABLE_OWNED_TWICE",
-                format!(
-                    "{table} of feed {feed} is owned by {} at once, so it is written nowhere: \
-                     see `pgbraid status`",
-                    names.join(" and ")
-                ),
-            )
         }
     }
 }

@@ -139,7 +139,7 @@ fn mixed(tables: &mut Tables, oldest: u32) -> Job {
         job.target = Target::Table(only.table);
     }
     debug_assert!(job.segments.windows(2).all(|pair| {
-        let schema = |segment: &Segment| Arc::as_ptr(&segment.ticket.block.schema);
+        let schema = |segment: &Segment| Arc::as_ptr(&segment.lot.block.schema);
         schema(&pair[0]) == schema(&pair[1])
     }));
     job

@@ -1,7 +1,8 @@
 //! Queues, flush policy and acks: from a request's rows to batches for one instance and back.
 //!
 //! Knows no PostgreSQL and no protocol: batches leave through a [`Sink`]. The way of a row:
-//! [`Ingest::submit`] routes a block's rows to one queue a table, [`queue`] decides which table a
+//! [`Ingest::submit`] routes a block's rows to one queue a table, under load together with those
+//! of other requests ([`gather`]), [`queue`] decides which table a
 //! writer takes next, [`flush`] writes a batch and isolates rows that can't be written, and a
 //! [`ticket`] counts until every row of the request is committed or refused.
 //!
@@ -13,13 +14,17 @@ mod ack;
 mod admission;
 mod budget;
 mod config;
+mod depth;
 mod flush;
+mod gather;
 mod ingest;
 mod job;
+mod lot;
 mod metrics;
 mod outcome;
 mod plan;
 mod queue;
+mod route;
 mod routing;
 mod signal;
 mod sink;

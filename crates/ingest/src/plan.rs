@@ -24,8 +24,8 @@ pub(crate) struct FeedPlan {
     /// For each table its place: tables of one destination lie side by side.
     pub places: Vec<u32>,
     /// For each table its destination's index, and its number in that queue.
-    pub slots: Vec<(u32, u32)>,
-    pub destinations: Vec<Destination>,
+    slots: Vec<(u32, u32)>,
+    destinations: Vec<Destination>,
 }
 
 /// A routing, and what follows from it.
@@ -72,6 +72,25 @@ impl Plan {
 }
 
 impl FeedPlan {
+    /// Segments that lie in the order of `places`, by destination.
+    pub fn by_destination<'a>(
+        &'a self,
+        segments: &'a [(TableId, u32, u32)],
+    ) -> impl Iterator<Item = (&'a Destination, &'a [(TableId, u32, u32)])> {
+        let to = |table: TableId| self.slots[table.index() as usize].0;
+        segments
+            .chunk_by(move |a, b| to(a.0) == to(b.0))
+            .map(move |segments| {
+                let destination = to(segments[0].0);
+                (&self.destinations[destination as usize], segments)
+            })
+    }
+
+    /// The number of a table in its destination's queue.
+    pub fn number(&self, table: TableId) -> u32 {
+        self.slots[table.index() as usize].1
+    }
+
     fn new(
         feed: &FeedName,
         owners: &[Owner],

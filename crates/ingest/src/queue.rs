@@ -9,12 +9,13 @@ use tokio::{sync::Notify, time::Instant};
 use crate::{
     IngestConfig,
     admission::{Health, HealthState},
+    depth::Depth,
     job::{Job, next_job},
+    lot::Lot,
     metrics::InstanceMetrics,
     sink::Sink,
     table::{Rows, Segment, TableRef},
     tables::Tables,
-    ticket::Ticket,
 };
 
 /// All that is queued for one instance.
@@ -28,16 +29,33 @@ pub(crate) struct InstanceQueue {
     work: Notify,
     /// Bytes were let go.
     space: Notify,
+    depth: Arc<Depth>,
 }
 
 struct State {
     tables: Tables,
     /// Bytes queued and in flight.
     bytes: u64,
-    /// Rows in flight.
-    in_flight: usize,
+    /// Rows queued and in flight.
+    rows: usize,
+    /// Whether they are so many that a row more waits behind others of its table.
+    deep: bool,
     health: Health,
     closed: bool,
+}
+
+impl State {
+    fn add(&mut self, number: u32, segment: Segment) {
+        self.bytes += segment.bytes();
+        self.rows += segment.len();
+        self.tables.push(number, segment);
+    }
+
+    /// These leave for another instance.
+    fn let_go(&mut self, segments: &[Segment]) {
+        self.bytes -= segments.iter().map(Segment::bytes).sum::<u64>();
+        self.rows -= segments.iter().map(Segment::len).sum::<usize>();
+    }
 }
 
 /// What a writer finds.
@@ -63,7 +81,7 @@ pub(crate) enum Assigned {
 }
 
 impl InstanceQueue {
-    pub fn new(sink: Arc<dyn Sink>, config: IngestConfig) -> Self {
+    pub fn new(sink: Arc<dyn Sink>, config: IngestConfig, depth: Arc<Depth>) -> Self {
         let name = sink.instance();
         Self {
             name,
@@ -71,12 +89,14 @@ impl InstanceQueue {
             state: Mutex::new(State {
                 tables: Tables::default(),
                 bytes: 0,
-                in_flight: 0,
+                rows: 0,
+                deep: false,
                 health: Health::new(),
                 closed: false,
             }),
             work: Notify::new(),
             space: Notify::new(),
+            depth,
             sink,
             config,
         }
@@ -91,10 +111,10 @@ impl InstanceQueue {
             .collect()
     }
 
-    /// Adds rows of one request, by number of their table. Returns those whose table has left.
+    /// Adds rows of one lot, by number of their table. Returns those whose table has left.
     pub fn push(
         &self,
-        ticket: &Arc<Ticket>,
+        lot: &Arc<Lot>,
         queued: Instant,
         rows: impl Iterator<Item = (u32, u32, u32)>,
     ) -> Moved {
@@ -102,7 +122,7 @@ impl InstanceQueue {
         let mut state = self.state.lock();
         for (number, start, end) in rows {
             let segment = Segment {
-                ticket: ticket.clone(),
+                lot: lot.clone(),
                 rows: Rows::Range(start, end),
                 queued,
             };
@@ -111,9 +131,9 @@ impl InstanceQueue {
                 moved.push((queue.table.clone(), owner, vec![segment]));
                 continue;
             }
-            state.bytes += segment.bytes();
-            state.tables.push(number, segment);
+            state.add(number, segment);
         }
+        self.measure(&mut state);
         drop(state);
         self.work.notify_one();
         moved
@@ -124,11 +144,20 @@ impl InstanceQueue {
         let mut state = self.state.lock();
         let number = state.tables.number(table);
         for segment in segments {
-            state.bytes += segment.bytes();
-            state.tables.push(number, segment);
+            state.add(number, segment);
         }
+        self.measure(&mut state);
         drop(state);
         self.work.notify_one();
+    }
+
+    /// Says so when it has become deep, or is not any more.
+    fn measure(&self, state: &mut State) {
+        let deep = !state.closed && self.depth.is_deep(state.rows, state.tables.len());
+        if deep != state.deep {
+            state.deep = deep;
+            self.depth.changed(deep);
+        }
     }
 
     /// What the instance can take: see [`HealthState`].
@@ -160,7 +189,6 @@ impl InstanceQueue {
         }
         match next_job(&mut state.tables, &self.config, now) {
             Some(job) => {
-                state.in_flight += job.rows;
                 state.health.started(now);
                 let more = state.tables.ready().next().is_some();
                 drop(state);
@@ -198,10 +226,11 @@ impl InstanceQueue {
             .collect();
         let mut state = self.state.lock();
         state.bytes -= job.bytes;
-        state.in_flight -= job.rows;
+        state.rows -= job.rows;
         for (number, segments) in back {
             let returned: u64 = segments.iter().map(Segment::bytes).sum();
             state.bytes += returned;
+            state.rows += segments.iter().map(Segment::len).sum::<usize>();
             if !segments.is_empty() {
                 state.tables.push_front(number, segments.into_iter());
             }
@@ -212,10 +241,11 @@ impl InstanceQueue {
             {
                 let gone = queue.drain();
                 let table = queue.table.clone();
-                state.bytes -= gone.iter().map(Segment::bytes).sum::<u64>();
+                state.let_go(&gone);
                 moved.push((table, instance, gone));
             }
         }
+        self.measure(&mut state);
         drop(state);
         self.work.notify_one();
         self.space.notify_waiters();
@@ -253,10 +283,16 @@ impl InstanceQueue {
     /// Drops what has all its answers or whose time is over.
     pub fn sweep(&self, now: Instant) {
         let mut state = self.state.lock();
-        let freed: u64 = state.tables.all().map(|table| table.sweep(now)).sum();
+        let (mut freed, mut rows) = (0, 0);
+        for table in state.tables.all() {
+            let before = table.rows();
+            freed += table.sweep(now);
+            rows += before - table.rows();
+        }
         state.bytes -= freed;
-        let rows = state.in_flight + state.tables.rows();
-        self.metrics.queue_rows.set(rows as f64);
+        state.rows -= rows;
+        self.measure(&mut state);
+        self.metrics.queue_rows.set(state.rows as f64);
         self.metrics.queue_bytes.set(state.bytes as f64);
         let all_done = state.closed && state.bytes == 0;
         drop(state);
@@ -269,15 +305,13 @@ impl InstanceQueue {
     /// Rows and bytes queued and in flight.
     pub fn queued(&self) -> (u64, u64) {
         let state = self.state.lock();
-        let rows = state.in_flight + state.tables.rows();
-        (rows as u64, state.bytes)
+        (state.rows as u64, state.bytes)
     }
 
     /// Applies who owns the tables that have a queue here. Returns the rows that leave.
     pub fn assign(&self, owner: impl Fn(&TableRef) -> Assigned) -> Moved {
-        let mut moved = Moved::new();
         let mut state = self.state.lock();
-        let mut freed = 0;
+        let mut left = Moved::new();
         for queue in state.tables.all() {
             match owner(&queue.table) {
                 assigned @ (Assigned::Here | Assigned::Held) => {
@@ -292,22 +326,26 @@ impl InstanceQueue {
                     queue.held = false;
                     queue.away = Some(owner);
                     if !queue.busy && queue.rows() > 0 {
-                        let gone = queue.drain();
-                        freed += gone.iter().map(Segment::bytes).sum::<u64>();
-                        moved.push((queue.table.clone(), owner, gone));
+                        left.push((queue.table.clone(), owner, queue.drain()));
                     }
                 }
             }
         }
-        state.bytes -= freed;
+        for (_, _, gone) in &left {
+            state.let_go(gone);
+        }
+        self.measure(&mut state);
         drop(state);
         self.work.notify_one();
-        moved
+        left
     }
 
     /// No further rows come: writers end when all is written.
     pub fn close(&self) {
-        self.state.lock().closed = true;
+        let mut state = self.state.lock();
+        state.closed = true;
+        self.measure(&mut state);
+        drop(state);
         self.work.notify_waiters();
         self.work.notify_one();
     }

@@ -30,6 +30,11 @@ impl Signal {
         }
     }
 
+    /// The same number for all signals of a task, while it lives.
+    pub(crate) fn address(&self) -> usize {
+        Arc::as_ptr(&self.waker).addr()
+    }
+
     /// Has the task of the context woken at the next signal. Look for answers after this, not
     /// before.
     pub fn register(&self, context: &Context<'_>) {

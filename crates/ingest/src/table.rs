@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc};
 use pgbraid_shardmap::{FeedName, InstanceName, TableId};
 use tokio::time::Instant;
 
-use crate::ticket::Ticket;
+use crate::{RowRefusal, lot::Lot};
 
 /// A table of a feed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -14,19 +14,29 @@ pub(crate) struct TableRef {
     pub table: TableId,
 }
 
-/// Rows of one request for one table.
+/// Rows of one lot for one table.
 pub(crate) struct Segment {
-    pub ticket: Arc<Ticket>,
+    pub lot: Arc<Lot>,
     pub rows: Rows,
     pub queued: Instant,
 }
 
 #[derive(Clone)]
 pub(crate) enum Rows {
-    /// Rows that lie side by side in the request's block.
+    /// Rows that lie side by side in the lot's block.
     Range(u32, u32),
     /// Rows that came back.
     List(Vec<u32>),
+}
+
+impl Rows {
+    /// Calls back with each row.
+    pub fn each(&self, row: impl FnMut(u32)) {
+        match self {
+            Self::Range(start, end) => (*start..*end).for_each(row),
+            Self::List(rows) => rows.iter().copied().for_each(row),
+        }
+    }
 }
 
 impl Segment {
@@ -38,15 +48,11 @@ impl Segment {
     }
 
     pub fn bytes(&self) -> u64 {
-        self.len() as u64 * self.ticket.row_bytes
+        self.len() as u64 * self.lot.row_bytes
     }
 
-    /// Calls back with each row.
-    pub fn each(&self, row: impl FnMut(u32)) {
-        match &self.rows {
-            Rows::Range(start, end) => (*start..*end).for_each(row),
-            Rows::List(rows) => rows.iter().copied().for_each(row),
-        }
+    fn each(&self, row: impl FnMut(u32)) {
+        self.rows.each(row);
     }
 
     /// Cuts off the first `rows` rows.
@@ -64,32 +70,80 @@ impl Segment {
             }
         };
         Segment {
-            ticket: self.ticket.clone(),
+            lot: self.lot.clone(),
             rows: head,
             queued: self.queued,
         }
     }
 
-    /// What of it has no answer yet and still has time.
-    pub fn rest(self, now: Instant) -> Option<Segment> {
-        if self.ticket.is_done() || self.ticket.deadline <= now {
-            return None;
-        }
-        if let Rows::Range(start, end) = self.rows
-            && self.ticket.are_resolved(start, end)
-        {
-            return None;
-        }
+    /// Its rows that have no answer yet and still have time.
+    fn open_rows(&self, now: Instant) -> Vec<u32> {
         let mut rows = Vec::new();
         self.each(|row| {
-            if !self.ticket.is_resolved(row) {
+            if !self.lot.is_over(row, now) {
                 rows.push(row);
             }
         });
+        rows
+    }
+
+    /// What of it has no answer yet and still has time. Looks at each row.
+    pub fn rest(self, now: Instant) -> Option<Segment> {
+        if self.lot.is_all_over(now) {
+            return None;
+        }
+        if let Rows::Range(start, end) = self.rows
+            && self.lot.are_resolved(start, end)
+        {
+            return None;
+        }
+        let rows = self.open_rows(now);
         (!rows.is_empty()).then_some(Segment {
             rows: Rows::List(rows),
             ..self
         })
+    }
+
+    /// What of it is to be written: its rows, but for those whose time is over.
+    pub fn wanted(&self, now: Instant) -> Option<Rows> {
+        if self.lot.is_all_over(now) {
+            return None;
+        }
+        if self.lot.deadline > now {
+            return Some(self.rows.clone());
+        }
+        let rows = self.open_rows(now);
+        (!rows.is_empty()).then_some(Rows::List(rows))
+    }
+
+    /// Drops rows whose time is over. False if there are no others.
+    fn sweep(&mut self, now: Instant) -> bool {
+        let wanted = self.wanted(now);
+        let any = wanted.is_some();
+        if let Some(rows) = wanted {
+            self.rows = rows;
+        }
+        any
+    }
+
+    /// Refuses its rows.
+    pub fn refuse(&self, refusal: impl Fn() -> RowRefusal) {
+        self.each(|row| {
+            self.lot.refuse(row, refusal());
+        });
+    }
+
+    /// No deadline of its rows that are after `now` is before this.
+    fn next_deadline(&self, now: Instant) -> Instant {
+        if self.lot.deadline > now {
+            return self.lot.deadline;
+        }
+        let mut next = None;
+        self.each(|row| {
+            let deadline = self.lot.deadline_of(row);
+            next = Some(next.map_or(deadline, |next: Instant| next.min(deadline)));
+        });
+        next.unwrap_or(now)
     }
 }
 
@@ -143,7 +197,7 @@ impl TableQueue {
     fn count(&mut self, segment: &Segment) {
         self.rows += segment.len();
         self.bytes += segment.bytes();
-        let deadline = segment.ticket.deadline;
+        let deadline = segment.lot.deadline;
         self.first_deadline = Some(match self.first_deadline {
             Some(first) => first.min(deadline),
             None => deadline,
@@ -170,10 +224,10 @@ impl TableQueue {
         while left > 0
             && let Some(front) = self.segments.front_mut()
         {
-            let schema = &front.ticket.block.schema;
+            let schema = &front.lot.block.schema;
             if taken
                 .first()
-                .is_some_and(|first| !Arc::ptr_eq(&first.ticket.block.schema, schema))
+                .is_some_and(|first| !Arc::ptr_eq(&first.lot.block.schema, schema))
             {
                 break;
             }
@@ -196,7 +250,7 @@ impl TableQueue {
         limit - left
     }
 
-    /// Drops requests whose time is over. Returns the bytes let go.
+    /// Drops rows whose time is over. Returns the bytes let go.
     pub fn sweep(&mut self, now: Instant) -> u64 {
         if self.segments.is_empty() && self.segments.capacity() > KEPT {
             self.segments.shrink_to(KEPT);
@@ -205,12 +259,11 @@ impl TableQueue {
             return 0;
         }
         let before = self.bytes;
-        self.segments
-            .retain(|segment| !segment.ticket.is_done() && segment.ticket.deadline > now);
+        self.segments.retain_mut(|segment| segment.sweep(now));
         self.rows = self.segments.iter().map(Segment::len).sum();
         self.bytes = self.segments.iter().map(Segment::bytes).sum();
         self.first_deadline = (self.segments.iter())
-            .map(|segment| segment.ticket.deadline)
+            .map(|segment| segment.next_deadline(now))
             .min();
         before - self.bytes
     }

@@ -70,11 +70,8 @@ impl Tables {
         self.queues.iter_mut()
     }
 
-    /// Rows that wait.
-    pub fn rows(&self) -> usize {
-        self.active
-            .iter()
-            .map(|number| self.queues[*number as usize].rows())
-            .sum()
+    /// How many tables there are, or were.
+    pub fn len(&self) -> usize {
+        self.queues.len()
     }
 }

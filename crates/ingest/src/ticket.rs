@@ -1,32 +1,30 @@
 //! Counts a request's rows until each is committed or refused.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
     time::Duration,
 };
 
 use parking_lot::Mutex;
-use pgbraid_feed::{Arranged, Block};
+use pgbraid_feed::Refusal;
 use tokio::time::Instant;
 
 use crate::{Code, Outcome, RowRefusal, Signal, budget::Reservation};
 
-/// A request in flight. Rows are numbered as in its block, by table; answers name them as the
-/// request did.
+/// A request in flight. Its rows are numbered as in its lot, or as in the request where the lot holds
+/// several requests; answers name them as the request did.
 pub(crate) struct Ticket {
-    pub block: Arc<Block>,
-    /// Number in the request of each row of the block.
-    pub origin: Vec<u32>,
-    /// Rough bytes a row, for the queues' bounds.
-    pub row_bytes: u64,
+    /// Number in the request of each row as it is numbered here; empty: the same.
+    origin: Vec<u32>,
     pub deadline: Instant,
+    /// How many rows are numbered here.
+    numbered: u32,
     resolved: Box<[AtomicU64]>,
     remaining: AtomicU32,
     /// Rows of the request, those refused at the edge included.
     rows: u64,
+    /// Refused at the edge.
+    invalid: Vec<Refusal>,
     refused: Mutex<Vec<RowRefusal>>,
     signal: Signal,
     /// Given back when the last queue lets go of the request.
@@ -34,30 +32,57 @@ pub(crate) struct Ticket {
 }
 
 impl Ticket {
-    pub fn new(
-        arranged: Arranged,
-        row_bytes: u64,
+    /// Of a request whose rows that were not refused have new numbers: those of `origin`.
+    pub fn arranged(
+        origin: Vec<u32>,
+        invalid: Vec<Refusal>,
         deadline: Instant,
         signal: Signal,
         memory: Reservation,
     ) -> Self {
-        let block = Arc::new(arranged.block);
-        let rows = block.rows();
-        let refused: Vec<RowRefusal> = (block.refused().iter().cloned())
-            .map(RowRefusal::invalid)
-            .collect();
+        let numbered = origin.len() as u32;
         Self {
-            row_bytes,
-            origin: arranged.origin,
+            origin,
             deadline,
-            resolved: (0..rows.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
-            remaining: AtomicU32::new(rows),
-            rows: u64::from(rows) + refused.len() as u64,
-            refused: Mutex::new(refused),
+            numbered,
+            resolved: (0..numbered.div_ceil(64))
+                .map(|_| AtomicU64::new(0))
+                .collect(),
+            remaining: AtomicU32::new(numbered),
+            rows: u64::from(numbered) + invalid.len() as u64,
+            refused: Mutex::new((invalid.iter().cloned()).map(RowRefusal::invalid).collect()),
+            invalid,
             signal,
             _memory: memory,
-            block,
         }
+    }
+
+    /// Of a request of so many rows, which keep their numbers.
+    pub fn unarranged(
+        rows: u32,
+        invalid: Vec<Refusal>,
+        deadline: Instant,
+        signal: Signal,
+        memory: Reservation,
+    ) -> Self {
+        let ticket = Self {
+            numbered: rows,
+            resolved: (0..rows.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
+            ..Self::arranged(Vec::new(), invalid, deadline, signal, memory)
+        };
+        let refused = (ticket.invalid.iter())
+            .filter(|refusal| ticket.mark(refusal.row))
+            .count() as u32;
+        Self {
+            remaining: AtomicU32::new(rows - refused),
+            rows: u64::from(rows - refused) + ticket.invalid.len() as u64,
+            ..ticket
+        }
+    }
+
+    /// Number in the request of a row.
+    fn origin(&self, row: u32) -> u32 {
+        self.origin.get(row as usize).copied().unwrap_or(row)
     }
 
     /// Marks a row; false if it was marked before.
@@ -104,7 +129,7 @@ impl Ticket {
 
     /// The row is refused. False if it had its answer already.
     pub fn refuse(&self, row: u32, mut refusal: RowRefusal) -> bool {
-        refusal.refusal.row = self.origin[row as usize];
+        refusal.refusal.row = self.origin(row);
         // The lock is held over the mark, so that whoever sees the row resolved finds its refusal.
         let mut refused = self.refused.lock();
         let first = self.mark(row);
@@ -124,7 +149,7 @@ impl Ticket {
 
     /// Refuses what has no answer yet.
     pub fn expire(&self, reason: &'static str, message: &str, retry_after: Duration) -> u64 {
-        (0..self.block.rows())
+        (0..self.numbered)
             .filter(|row| {
                 !self.is_resolved(*row)
                     && self.refuse(
@@ -161,8 +186,11 @@ impl Ticket {
         if told.is_empty() {
             // The extra word says that rows refused at the edge were told of.
             told.resize(self.resolved.len() + 1, 0);
-            for refusal in self.block.refused() {
+            for refusal in &self.invalid {
                 answer(refusal.row, Some(&RowRefusal::invalid(refusal.clone())));
+                if self.origin.is_empty() {
+                    told[refusal.row as usize / 64] |= 1 << (refusal.row % 64);
+                }
             }
         }
         let mut refused = None;
@@ -170,7 +198,7 @@ impl Ticket {
             let mut new = self.resolved[word].load(Ordering::Acquire) & !*told;
             *told |= new;
             while new != 0 {
-                let row = self.origin[word * 64 + new.trailing_zeros() as usize];
+                let row = self.origin(word as u32 * 64 + new.trailing_zeros());
                 new &= new - 1;
                 let refused = refused.get_or_insert_with(|| self.refused.lock());
                 answer(

@@ -2,4 +2,5 @@
 
 mod faults;
 mod flow;
+mod gather;
 mod sink;
