@@ -30,6 +30,19 @@ impl Member {
         member: &str,
         max_in_flight: u32,
     ) -> Result<Self, Status> {
+        Self::join_at(&router.grpc, group, member, max_in_flight).await
+    }
+
+    /// As [`Self::join`], by the router's address.
+    ///
+    /// # Errors
+    /// If it may not, or there is no router.
+    pub async fn join_at(
+        address: &str,
+        group: &str,
+        member: &str,
+        max_in_flight: u32,
+    ) -> Result<Self, Status> {
         let (requests, outgoing) = mpsc::channel(64);
         let join = v1::Join {
             group: group.into(),
@@ -40,8 +53,9 @@ impl Member {
             request: Some(Asked::Join(join)),
         };
         requests.send(join).await.expect("there is room");
-        let responses = rows::alerts(router)
+        let responses = rows::alerts_at(address)
             .await
+            .map_err(|error| Status::unavailable(error.to_string()))?
             .consume(ReceiverStream::new(outgoing))
             .await?
             .into_inner();
@@ -116,6 +130,11 @@ impl Member {
             }
             self.receive().await?;
         }
+    }
+
+    /// An answer that has come already.
+    pub fn heard(&mut self) -> Option<v1::SettleResult> {
+        self.settled.pop_front()
     }
 
     /// Settles deliveries and waits for the answers, in the order in which they come.

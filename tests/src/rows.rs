@@ -36,6 +36,28 @@ pub async fn alerts(router: &Router) -> AlertsClient<Channel> {
     AlertsClient::new(channel(router).await).max_decoding_message_size(usize::MAX)
 }
 
+async fn channel_at(address: &str) -> Result<Channel, tonic::transport::Error> {
+    let endpoint = Channel::from_shared(format!("http://{address}")).expect("the address is one");
+    endpoint.connect().await
+}
+
+/// The service Alerts at an address, if there is a router.
+///
+/// # Errors
+/// If it can't be reached.
+pub async fn alerts_at(address: &str) -> Result<AlertsClient<Channel>, tonic::transport::Error> {
+    let client = AlertsClient::new(channel_at(address).await?);
+    Ok(client.max_decoding_message_size(usize::MAX))
+}
+
+/// The service Admin at an address, if there is a router.
+///
+/// # Errors
+/// If it can't be reached.
+pub async fn admin_at(address: &str) -> Result<AdminClient<Channel>, tonic::transport::Error> {
+    channel_at(address).await.map(AdminClient::new)
+}
+
 /// The service Admin.
 pub async fn admin(router: &Router) -> AdminClient<Channel> {
     AdminClient::new(channel(router).await)

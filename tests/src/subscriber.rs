@@ -33,8 +33,17 @@ impl Subscriber {
     /// # Errors
     /// If the subscription is refused.
     pub async fn open(router: &Router, start: Start, filter: v1::Filter) -> Result<Self, Status> {
-        let events = rows::alerts(router)
+        Self::open_at(&router.grpc, start, filter).await
+    }
+
+    /// As [`Self::open`], by the router's address.
+    ///
+    /// # Errors
+    /// If the subscription is refused, or there is no router.
+    pub async fn open_at(address: &str, start: Start, filter: v1::Filter) -> Result<Self, Status> {
+        let events = rows::alerts_at(address)
             .await
+            .map_err(|error| Status::unavailable(error.to_string()))?
             .subscribe(v1::SubscribeRequest {
                 filter: Some(filter),
                 start: Some(start),
