@@ -1,6 +1,6 @@
 //! Fan-in for one router: a reader and a slot per instance.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -12,6 +12,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::changes::{ChangeFollower, ChangeHub, ChangeOptions};
 use crate::group::{self, Gates};
 use crate::metrics::{self, ChannelLabels};
 use crate::reader::Reader;
@@ -39,6 +40,7 @@ pub(crate) struct Shared {
     /// what they wait for may not be new.
     group_wake: watch::Sender<u64>,
     pub(crate) gates: Gates,
+    pub(crate) changes: ChangeHub,
     subscribers: AtomicUsize,
     ownership: RwLock<Option<OwnershipCallback>>,
 }
@@ -166,6 +168,7 @@ impl Hub {
             wake: watch::Sender::new(0),
             group_wake: watch::Sender::new(0),
             gates: Gates::default(),
+            changes: ChangeHub::default(),
             subscribers: AtomicUsize::new(0),
             ownership: RwLock::new(None),
         });
@@ -242,6 +245,7 @@ impl Hub {
         *self.shared.slots.write() = slots.clone();
         self.shared.topology.fetch_add(1, Ordering::AcqRel);
         self.shared.wake();
+        self.shared.changes.wake();
         let gone = |slot: &&Arc<Slot>| !slots.iter().any(|kept| Arc::ptr_eq(kept, slot));
         before
             .iter()
@@ -273,6 +277,21 @@ impl Hub {
         settlements: Vec<(DeliveryId, Settle)>,
     ) -> Vec<(DeliveryId, Settled)> {
         group::settle_all(&self.shared, group, settlements).await
+    }
+
+    /// A new follower of changes.
+    pub fn follow_changes(&self, options: ChangeOptions) -> Result<ChangeFollower, SubscribeError> {
+        ChangeFollower::new(self.shared.clone(), options)
+    }
+
+    /// The feeds whose changes some instance tells; `None` unless all instances are heard.
+    pub fn tracked_feeds(&self) -> Option<BTreeSet<Arc<str>>> {
+        let mut tracked = BTreeSet::new();
+        for slot in self.shared.slots().iter() {
+            let live = slot.changes.lock().live.clone();
+            tracked.extend(live.ok()?.iter().cloned());
+        }
+        Some(tracked)
     }
 
     /// How each instance is being read, in their order.

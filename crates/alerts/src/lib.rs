@@ -5,8 +5,12 @@
 //! from the rings, and from the sources where a ring no longer reaches back to its cursor. So a
 //! slow subscriber costs nothing, loses nothing, and disturbs nobody.
 //!
+//! Changes of rows (`changes`) come over the same connections. They are not kept: whoever misses
+//! some is told so.
+//!
 //! This crate knows no SQL and no network: instances are [`Source`]s.
 
+mod changes;
 mod config;
 mod cursor;
 mod event;
@@ -26,6 +30,9 @@ mod token;
 mod window;
 mod wire;
 
+pub use changes::{
+    Change, ChangeEvent, ChangeFollower, ChangeOp, ChangeOptions, ChangeProgress, KeyList,
+};
 pub use config::HubConfig;
 pub use cursor::{Cursor, Identity, PageMark, rewind};
 pub use event::{Event, Progress, ReadState};

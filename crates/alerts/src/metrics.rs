@@ -82,6 +82,7 @@ pub fn describe() {
         "Time since the outbox was last read to its end."
     );
     describe_gauge!(SUBSCRIBERS, Unit::Count, "Subscriptions that are open.");
+    crate::changes::metrics::describe();
     gauge!(SUBSCRIBERS).set(0.0);
     counter!(ALERTS_DELIVERED, "channel" => OTHER_CHANNEL).increment(0);
 }

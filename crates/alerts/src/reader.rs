@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
+use crate::changes::Cause;
 use crate::cursor::{rewind, rewind_to};
 use crate::hub::Shared;
 use crate::notes::Note;
@@ -94,6 +95,7 @@ impl Reader {
         let identity = source.identity();
         let identity = ask(config.call_timeout, "asking for the identity", identity).await?;
         self.adopt(identity)?;
+        self.changes_live().await?;
         if self.slot.lock().ring.end().is_none() {
             let now = ask(config.call_timeout, "asking for the position", source.now()).await?;
             self.update(|state| state.ring.restart(now))?;
@@ -118,7 +120,22 @@ impl Reader {
                 Wake::Alerts => wake.notify_one(),
                 // The read at each heartbeat is `read`'s.
                 Wake::Idle => {}
-                Wake::Ownership => self.shared.ownership_may_have_changed(self.slot.instance),
+                Wake::Ownership => {
+                    self.shared.ownership_may_have_changed(self.slot.instance);
+                    // A table may have gone: its changes come from another instance from now on.
+                    let reason = "tables or rules may have changed".into();
+                    (self.slot.changes).down(self.term, Cause::Ownership, reason);
+                    self.changes_live().await?;
+                }
+                Wake::Changed(change) => {
+                    self.slot.changes.push(self.term, change);
+                    self.shared.changes.wake();
+                }
+                Wake::ChangesLost { feed, reason } => {
+                    self.slot.changes.lost(self.term, feed, reason);
+                    self.shared.changes.wake();
+                }
+                Wake::Checked(started) => self.slot.changes.complete(self.term, started),
                 Wake::Notification {
                     channel,
                     payload,
@@ -196,6 +213,18 @@ impl Reader {
         }
     }
 
+    /// Asks which feeds tell of their changes; from here on they are followed.
+    async fn changes_live(&self) -> Result<(), Stop> {
+        let limit = self.shared.config.call_timeout;
+        let asking = self.source.tracked_feeds();
+        let feeds = ask(limit, "asking which feeds tell of their changes", asking).await?;
+        self.slot
+            .changes
+            .live(self.term, feeds.into_iter().collect());
+        self.shared.changes.wake();
+        Ok(())
+    }
+
     /// Takes note of which PostgreSQL answers. If it is another one than before, the live cursor
     /// is taken back; each subscription does the same with its own when it sees the change.
     fn adopt(&self, identity: Identity) -> Result<(), Stop> {
@@ -258,6 +287,8 @@ impl Reader {
         } else {
             tracing::debug!(%instance, %reason, "the instance still cannot be read");
         }
+        (self.slot.changes).down(self.term, Cause::Connection, reason.clone());
+        self.shared.changes.wake();
         let down = Health::Down(reason);
         if self.update(|state| state.health = down).is_err() {
             return false;

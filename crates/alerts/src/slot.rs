@@ -10,6 +10,7 @@ use pgbraid_shardmap::InstanceName;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use crate::changes::ChangeLog;
 use crate::metrics::InstanceMetrics;
 use crate::notes::Notes;
 use crate::ring::Ring;
@@ -32,6 +33,13 @@ impl Moment {
     pub(crate) fn now() -> Self {
         let wall_us = now_us();
         let at = Instant::now();
+        Self { wall_us, at }
+    }
+
+    /// A moment that has passed.
+    pub(crate) fn of(at: std::time::Instant) -> Self {
+        let wall_us = now_us() - at.elapsed().as_micros() as i64;
+        let at = Instant::from_std(at);
         Self { wall_us, at }
     }
 
@@ -64,6 +72,7 @@ pub(crate) struct Slot {
     pub(crate) metrics: InstanceMetrics,
     /// Bounds the reads of subscribers that catch up.
     pub(crate) catch_up: Semaphore,
+    pub(crate) changes: ChangeLog,
     generation: AtomicU64,
     state: Mutex<State>,
 }
@@ -93,6 +102,7 @@ impl Slot {
             instance,
             metrics: InstanceMetrics::new(instance),
             catch_up: Semaphore::new((config.catchup_reads / 4).max(1)),
+            changes: ChangeLog::new(instance, config.ring_bytes),
             generation: AtomicU64::new(0),
             state: Mutex::new(State {
                 source,
@@ -134,6 +144,7 @@ impl Slot {
         let mut state = self.state.lock();
         state.source = source;
         state.term += 1;
+        self.changes.new_term(state.term);
         state.term
     }
 

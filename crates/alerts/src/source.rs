@@ -3,12 +3,12 @@
 
 use std::error::Error;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use pgbraid_shardmap::InstanceName;
 
-use crate::{Cursor, GroupStore, Identity};
+use crate::{Change, Cursor, GroupStore, Identity};
 
 /// A row that matched a rule, as kept in the instance's outbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -152,6 +152,11 @@ pub trait Source: Send + Sync + 'static {
     /// - Otherwise `next` is the window's upper end without a page; `more` may be either.
     async fn read(&self, cursor: &Cursor, limit: u32) -> Result<Page, SourceError>;
 
+    /// The feeds of which every change from now on is notified.
+    async fn tracked_feeds(&self) -> Result<Vec<Arc<str>>, SourceError> {
+        Ok(Vec::new())
+    }
+
     /// Opens a connection of its own, and listens on it for wake-ups and on these plain channels.
     /// Everything committed after this returns is notified.
     async fn listen(&self, channels: &[String]) -> Result<Box<dyn Listener>, SourceError>;
@@ -181,6 +186,18 @@ pub enum Wake {
         /// The process id of the sending backend.
         pid: i32,
     },
+    /// Rows changed.
+    Changed(Change),
+    /// More rows of a feed changed than is told.
+    ChangesLost {
+        /// The feed; none means any.
+        feed: Option<Arc<str>>,
+        /// Why.
+        reason: Arc<str>,
+    },
+    /// The connection was checked and still listens: all that was committed before this moment was
+    /// heard.
+    Checked(Instant),
     /// Nothing came; the connection was checked and still listens.
     Idle,
 }

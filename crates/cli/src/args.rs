@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    alerts, check, completions, demo, dev, load, map, migrate, rules, serve, status,
+    alerts, changes, check, completions, demo, dev, load, map, migrate, rules, serve, status,
 };
 
 /// Routes order feeds to sharded PostgreSQL, and follows what happens there.
@@ -36,6 +36,9 @@ pub enum Command {
     /// Follow alerts
     #[command(subcommand)]
     Alerts(alerts::Command),
+    /// Follow which rows change
+    #[command(subcommand)]
+    Changes(changes::Command),
     /// Write random rows, and measure
     Load(load::Args),
     /// Show how the cluster of a router is

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use pgbraid_proto::v1::admin_client::AdminClient;
 use pgbraid_proto::v1::alerts_client::AlertsClient;
+use pgbraid_proto::v1::changes_client::ChangesClient;
 use pgbraid_proto::v1::ingest_client::IngestClient;
 use pgbraid_proto::v1::rows_client::RowsClient;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -90,6 +91,11 @@ impl Client {
         RowsClient::new(self.transport.clone())
             .max_decoding_message_size(MESSAGE_BYTES)
             .max_encoding_message_size(MESSAGE_BYTES)
+    }
+
+    /// Changes, as the protocol has them; see [`ChangeFollower`](crate::ChangeFollower).
+    pub fn changes(&self) -> ChangesClient<Transport> {
+        ChangesClient::new(self.transport.clone()).max_decoding_message_size(MESSAGE_BYTES)
     }
 
     /// Rules and the state of the cluster.

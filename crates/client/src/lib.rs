@@ -1,15 +1,19 @@
-//! Rust client for pgbraid: writes rows into feeds, follows alerts.
+//! Rust client for pgbraid: writes rows into feeds, follows alerts and changes, caches rows.
 //!
 //! - [`Client`] connects to a router; its calls carry the token, if there is one.
 //! - [`Producer`] keeps many requests in flight on one stream, reconnects, and sends again what was
 //!   not acknowledged: at least once, in order.
 //! - [`Subscriber`] follows alerts, reconnects, and goes on after the last token it has seen.
+//! - [`ChangeFollower`] follows which rows of a feed change.
+//! - [`Cache`] holds rows of a feed, kept in step by its changes.
 //! - [`Columns`] and [`Rows`] build requests.
 //! - [`Client::write_stream`] is the stream under a producer, for those who keep their own books.
 //!
 //! Everything else of the protocol is reached through [`Client::rows`] and [`Client::admin`].
 
 mod backoff;
+mod cache;
+mod changes;
 mod client;
 mod columns;
 mod config;
@@ -20,6 +24,8 @@ mod subscriber;
 mod write_stream;
 
 pub use backoff::Backoff;
+pub use cache::{Cache, CacheConfig, CacheKey, CacheStats, CachedRow, Observer};
+pub use changes::{ChangeEvent, ChangeFollower, FollowOptions};
 pub use client::{Auth, Client, Transport};
 pub use columns::Columns;
 pub use config::{ClientConfig, Identity, TlsOptions};

@@ -43,6 +43,8 @@ pub(crate) fn fingerprint(
             tables,
             pins,
             placement,
+            changes,
+            table_channel,
         } = feed;
         let _ = write!(text, "\nfeed {name} tables {tables} pins");
         for (table, instance) in pins {
@@ -51,6 +53,11 @@ pub(crate) fn fingerprint(
         text.push_str(" placement");
         for instance in placement {
             let _ = write!(text, " {instance}");
+        }
+        for (told, what) in [(changes, " changes"), (table_channel, " table_channel")] {
+            if *told {
+                text.push_str(what);
+            }
         }
     }
     format!("{:016x}", hash::bytes(text.as_bytes()))

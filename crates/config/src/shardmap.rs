@@ -50,6 +50,10 @@ pub struct FeedMap {
     pub pins: BTreeMap<TableId, InstanceName>,
     /// The wanted instance of every table: element `i` is that of table `i`.
     pub placement: Vec<InstanceName>,
+    /// Whether it is to tell of its changes.
+    pub changes: bool,
+    /// Whether it is to notify `<table>_chan` of every row.
+    pub table_channel: bool,
 }
 
 impl ShardMap {
@@ -241,5 +245,7 @@ fn feed(
         tables,
         pins,
         placement,
+        changes: raw.changes,
+        table_channel: raw.table_channel,
     })
 }

@@ -52,7 +52,7 @@ impl Instance {
                   where i.indrelid = c.oid and i.indisprimary) as pk, \
                  p.partcollation::oid[] as collations, \
                  exists (select from pg_trigger g where g.tgrelid = c.oid and not g.tgisinternal \
-                  and g.tgtype & 4 <> 0 and (g.tgtype & 1 = 0 or g.tgtype & 2 <> 0)) \
+                  and g.tgname not like 'pgbraid\\_changes\\_%' and g.tgtype & 4 <> 0 and (g.tgtype & 1 = 0 or g.tgtype & 2 <> 0)) \
                  from pg_class c join pg_namespace n on n.oid = c.relnamespace \
                  left join pg_partitioned_table p on p.partrelid = c.oid \
                  where n.nspname = $1 and c.relname = $2",

@@ -2,6 +2,7 @@
 //! outbox and LISTEN. The only crate that knows SQL text, besides the triggers of `rules`.
 
 pub mod catalog;
+mod changes;
 mod connect;
 mod cooldowns;
 pub mod error;
@@ -23,6 +24,7 @@ mod stored;
 mod tls;
 mod write;
 
+pub use changes::{CHANGE_CHANNEL, ChangeFeed, ChangeNote, ChangeNoteKind};
 pub use connect::{Connector, ConnectorSettings, SslMode};
 pub use cooldowns::Cooldown;
 pub use error::{DbError, DbErrorKind};

@@ -1,8 +1,12 @@
 //! A dedicated connection that listens.
 
-use std::{future::poll_fn, time::Duration};
+use std::{
+    future::poll_fn,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::AbortHandle};
 use tokio_postgres::{AsyncMessage, Client};
 
 use crate::{DbError, DbErrorKind, Instance, sql::quote_ident};
@@ -19,8 +23,9 @@ pub enum Notice {
         /// The backend that sent it.
         pid: i32,
     },
-    /// Nothing was heard; the connection was checked and still listens.
-    Idle,
+    /// The connection was checked and still listens. What was committed before this time has been
+    /// heard.
+    Checked(Instant),
 }
 
 /// Notifications held between the connection and its reader; the socket waits beyond that.
@@ -28,10 +33,12 @@ const BUFFERED: usize = 1024;
 
 /// A connection that listens on some channels, and nothing else.
 pub struct ListenConnection {
-    client: Client,
+    client: Arc<Client>,
     heard: mpsc::Receiver<Result<Notice, DbError>>,
+    tell: mpsc::Sender<Result<Notice, DbError>>,
     channels: usize,
     limit: Duration,
+    checks: Option<AbortHandle>,
 }
 
 impl Instance {
@@ -41,7 +48,8 @@ impl Instance {
     /// If the instance can't be reached, or is another one than expected.
     pub async fn listen(&self, channels: &[String]) -> Result<ListenConnection, DbError> {
         let (client, mut connection) = self.connector.open("").await?;
-        let (send, heard) = mpsc::channel(BUFFERED);
+        let (tell, heard) = mpsc::channel(BUFFERED);
+        let send = tell.clone();
         tokio::spawn(async move {
             // The connection as a future would drop notifications: they come as messages only.
             loop {
@@ -53,7 +61,7 @@ impl Instance {
                     }),
                     Some(Ok(_)) => continue,
                     Some(Err(error)) => Err(error.into()),
-                    None => return,
+                    None => Err(closed()),
                 };
                 let over = notice.is_err();
                 if send.send(notice).await.is_err() || over {
@@ -69,27 +77,69 @@ impl Instance {
         // What another instance notifies must not come under this one's name.
         self.check_server(&client).await?;
         Ok(ListenConnection {
-            client,
+            client: Arc::new(client),
             heard,
+            tell,
             channels: channels.len(),
             limit: self.connector.statement_timeout.min(Duration::from_secs(5)),
+            checks: None,
         })
     }
 }
 
+fn closed() -> DbError {
+    DbError::new(DbErrorKind::Lost, "the listening connection was closed")
+}
+
 impl ListenConnection {
-    /// The next notification, or [`Notice::Idle`] after `idle` without one.
+    /// The next notification, or [`Notice::Checked`], which comes every so often, between
+    /// notifications too.
     ///
     /// # Errors
     /// If the connection is gone, does not answer, or does not listen any more.
-    pub async fn next(&mut self, idle: Duration) -> Result<Notice, DbError> {
-        let gone = || DbError::new(DbErrorKind::Lost, "the listening connection was closed");
-        match tokio::time::timeout(idle, self.heard.recv()).await {
-            Ok(Some(notice)) => notice,
-            Ok(None) => Err(gone()),
-            Err(_) => {
-                self.check().await?;
-                Ok(Notice::Idle)
+    pub async fn next(&mut self, check_every: Duration) -> Result<Notice, DbError> {
+        self.checks.get_or_insert_with(|| {
+            let checks = Checks {
+                client: self.client.clone(),
+                tell: self.tell.clone(),
+                channels: self.channels,
+                limit: self.limit,
+            };
+            tokio::spawn(checks.run(check_every)).abort_handle()
+        });
+        self.heard.recv().await.unwrap_or_else(|| Err(closed()))
+    }
+}
+
+impl Drop for ListenConnection {
+    fn drop(&mut self) {
+        if let Some(checks) = &self.checks {
+            checks.abort();
+        }
+    }
+}
+
+/// Asks the connection every so often whether it still listens.
+///
+/// The answer goes the way of the notifications, behind those that came before it: PostgreSQL hands
+/// out what it was notified of before it says that it is ready again, and whoever commits has
+/// notified before he is told so.
+struct Checks {
+    client: Arc<Client>,
+    tell: mpsc::Sender<Result<Notice, DbError>>,
+    channels: usize,
+    limit: Duration,
+}
+
+impl Checks {
+    async fn run(self, every: Duration) {
+        loop {
+            tokio::time::sleep(every).await;
+            let started = Instant::now();
+            let checked = self.check().await.map(|()| Notice::Checked(started));
+            let over = checked.is_err();
+            if self.tell.send(checked).await.is_err() || over {
+                return;
             }
         }
     }

@@ -25,6 +25,10 @@ pub const MIGRATIONS: &[(&str, &str)] = &[
         include_str!("../../../migrations/0003_groups.sql"),
     ),
     (
+        "0004_changes",
+        include_str!("../../../migrations/0004_changes.sql"),
+    ),
+    (
         "0005_rule_edges",
         include_str!("../../../migrations/0005_rule_edges.sql"),
     ),

@@ -4,7 +4,7 @@ use pgbraid_feed::FeedSchema;
 use pgbraid_shardmap::{Epoch, FeedName, InstanceName, OwnershipState, TableId};
 
 use crate::{
-    DbError, DbErrorKind, Instance,
+    DbError, DbErrorKind, Instance, changes,
     sql::{leaf, qualified},
 };
 
@@ -195,6 +195,10 @@ impl Instance {
         let mut made = 0;
         for table in tables {
             let transaction = client.transaction().await?;
+            // Whoever changes the feed's triggers waits for this table, or it for him.
+            transaction
+                .execute("select from pgbraid.rule_set for share", &[])
+                .await?;
             // A second router with the same claim waits here for the first.
             let fresh = transaction
                 .execute(
@@ -221,6 +225,7 @@ impl Instance {
                     self.name()
                 ))
             })?;
+            changes::track_leaf(&transaction, schema, *table).await?;
             transaction
                 .batch_execute("notify pgbraid_ownership")
                 .await?;

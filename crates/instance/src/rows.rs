@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use pgbraid_feed::{Batch, encode::ArrayParam};
+use pgbraid_shardmap::TableId;
 
 use crate::{
     DbError, DbErrorKind, Instance,
@@ -21,17 +22,21 @@ pub struct StoredRow {
 }
 
 impl Instance {
-    /// Reads the rows whose keys a batch holds, from the tables that are here. `columns` are exact
-    /// names; empty means all, as JSON. Rows that are not stored are left out.
+    /// Reads the rows whose keys a batch holds. `columns` are exact names; empty means all, as
+    /// JSON. Rows that are not stored are left out.
+    ///
+    /// `None` if the instance did not own one of these tables when it read them, by the same
+    /// snapshot: a table that has moved away is still there for a while, and is not what it was.
     ///
     /// # Errors
     /// If the instance can't be asked.
     pub async fn get_rows(
         &self,
         batch: &Batch,
+        tables: &[TableId],
         columns: &[String],
         as_json: bool,
-    ) -> Result<Vec<StoredRow>, DbError> {
+    ) -> Result<Option<Vec<StoredRow>>, DbError> {
         let schema = batch.schema();
         let rows: Vec<u32> = (0..batch.rows().len() as u32).collect();
         let key = quote_ident(&schema.key.name);
@@ -55,8 +60,10 @@ impl Instance {
                 .collect(),
         };
         let sql = format!(
-            "select u.n{output} from unnest($1) with ordinality as u(k, n) \
-             join {} t on t.{key} = u.k",
+            "select u.n, t.{key} is not null, \
+             not exists (select from unnest($2) as w(tbl) where not exists (select \
+             from pgbraid.ownership o where o.feed = $3 and o.tbl = w.tbl and o.state = 'owned')) \
+             {output} from unnest($1) with ordinality as u(k, n) left join {} t on t.{key} = u.k",
             qualified(&schema.schema, &schema.table)
         );
         let keys = ArrayParam::keys(batch, &rows);
@@ -66,12 +73,21 @@ impl Instance {
             pgbraid_shardmap::KeyType::Uuid => postgres_types::Type::UUID_ARRAY,
             pgbraid_shardmap::KeyType::Text => postgres_types::Type::TEXT_ARRAY,
         };
-        let params: [(&(dyn postgres_types::ToSql + Sync), postgres_types::Type); 1] =
-            [(&keys, ty)];
+        let tables: Vec<i32> = tables.iter().map(|table| table.index() as i32).collect();
+        let feed = schema.feed.as_ref();
+        let params: [(&(dyn postgres_types::ToSql + Sync), postgres_types::Type); 3] = [
+            (&keys, ty),
+            (&tables, postgres_types::Type::INT4_ARRAY),
+            (&feed, postgres_types::Type::TEXT),
+        ];
         let found = session.client.query_typed(&sql, &params).await?;
         session.done();
-        found
+        if found.iter().any(|row| !row.get::<_, bool>(2)) {
+            return Ok(None);
+        }
+        let stored = found
             .into_iter()
+            .filter(|row| row.get(1))
             .map(|row| {
                 let number: i64 = row.get(0);
                 let index = u32::try_from(number - 1).map_err(|_| {
@@ -81,9 +97,9 @@ impl Instance {
                     )
                 })?;
                 let (json, texts) = if as_json {
-                    (row.get(1), Vec::new())
+                    (row.get(3), Vec::new())
                 } else {
-                    let texts = (1..row.len()).map(|at| row.get(at)).collect();
+                    let texts = (3..row.len()).map(|at| row.get(at)).collect();
                     (String::new(), texts)
                 };
                 Ok(StoredRow {
@@ -92,6 +108,7 @@ impl Instance {
                     texts,
                 })
             })
-            .collect()
+            .collect::<Result<_, DbError>>()?;
+        Ok(Some(stored))
     }
 }

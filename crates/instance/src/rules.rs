@@ -13,7 +13,7 @@ use pgbraid_rules::{
 };
 use tokio_postgres::Transaction;
 
-use crate::{DbError, DbErrorKind, Instance, cooldowns::settle, sql::leaf};
+use crate::{ChangeFeed, DbError, DbErrorKind, Instance, changes, cooldowns::settle, sql::leaf};
 
 /// A rule with its version.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +33,8 @@ pub struct RuleSet {
     pub version: i64,
     /// By name.
     pub rules: Vec<StoredRuleRow>,
+    /// Which feeds tell of their changes: triggers as well, and copied with the rules.
+    pub changes: Vec<ChangeFeed>,
 }
 
 /// An edit of the set: all of it or nothing.
@@ -45,6 +47,8 @@ pub struct RuleChange {
     pub remove: Vec<(String, Option<i64>)>,
     /// Remove the rules of these feeds that are not put.
     pub prune_feeds: Vec<String>,
+    /// Which feeds are to tell of their changes from now on; `None` leaves it as it is.
+    pub changes: Option<Vec<ChangeFeed>>,
     /// Check everything, change nothing.
     pub dry_run: bool,
 }
@@ -126,7 +130,11 @@ async fn read_set(transaction: &Transaction<'_>, lock: bool) -> Result<RuleSet, 
             })
         })
         .collect::<Result<_, DbError>>()?;
-    Ok(RuleSet { version, rules })
+    Ok(RuleSet {
+        version,
+        rules,
+        changes: changes::read(transaction).await?,
+    })
 }
 
 impl Instance {
@@ -236,7 +244,12 @@ impl Instance {
         }
         edit.removed = remove;
         let version = before.version + 1;
-        let anything = !edit.changed.is_empty() || !edit.removed.is_empty();
+        let other = |wanted: &&Vec<ChangeFeed>| **wanted != before.changes;
+        let changes = change.changes.as_ref().filter(other);
+        if let Some(changes) = changes {
+            changes::install(&transaction, changes, schemas).await?;
+        }
+        let anything = !edit.changed.is_empty() || !edit.removed.is_empty() || changes.is_some();
         if anything {
             transaction
                 .execute("update pgbraid.rule_set set version = $1", &[&version])
@@ -285,6 +298,11 @@ impl Instance {
             .await?;
         install_triggers(&transaction, schemas.values(), set).await?;
         settle(&transaction, &before, set).await?;
+        changes::install(&transaction, &set.changes, schemas).await?;
+        // Routers say of an instance that it tells all changes only once it does.
+        transaction
+            .batch_execute("notify pgbraid_ownership")
+            .await?;
         transaction.commit().await?;
         Ok(true)
     }

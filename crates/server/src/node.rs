@@ -9,15 +9,15 @@ use std::{
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use pgbraid_alerts::{
-    Alert, Claim, Cursor, Delivery, DeliveryId, Dropped, GroupStore, Identity, Listener, Page,
-    PageMark, Settle, Snapshot, Source, SourceError, Wake,
+    Alert, Change, ChangeOp, Claim, Cursor, Delivery, DeliveryId, Dropped, GroupStore, Identity,
+    Listener, Page, PageMark, Settle, Snapshot, Source, SourceError, Wake,
 };
 use pgbraid_feed::{Batch, Statement};
 use pgbraid_ingest::{Doubt, ErrorKind, Sink, SinkError, Target};
 use pgbraid_instance::{
-    AlertRow, DbError, DbErrorKind, DroppedPart, Instance, ListenConnection, LostBackend, NO_GROUP,
-    Notice, OWNERSHIP_CHANNEL, OutboxQuery, OutboxSnapshot, ServerIdentity, SettleCall, SettleHow,
-    WriteTarget,
+    AlertRow, CHANGE_CHANNEL, ChangeNote, ChangeNoteKind, DbError, DbErrorKind, DroppedPart,
+    Instance, ListenConnection, LostBackend, NO_GROUP, Notice, OWNERSHIP_CHANNEL, OutboxQuery,
+    OutboxSnapshot, ServerIdentity, SettleCall, SettleHow, WriteTarget,
 };
 use pgbraid_shardmap::InstanceName;
 
@@ -262,8 +262,15 @@ impl Source for Node {
         })
     }
 
+    async fn tracked_feeds(&self) -> Result<Vec<Arc<str>>, SourceError> {
+        let instance = self.instance.load_full();
+        let feeds = instance.tracked_feeds().await.map_err(source_error)?;
+        Ok(feeds.into_iter().map(Into::into).collect())
+    }
+
     async fn listen(&self, channels: &[String]) -> Result<Box<dyn Listener>, SourceError> {
-        let mut all = vec![ALERT_CHANNEL.to_owned(), OWNERSHIP_CHANNEL.to_owned()];
+        let own = [ALERT_CHANNEL, OWNERSHIP_CHANNEL, CHANGE_CHANNEL];
+        let mut all = own.map(str::to_owned).to_vec();
         all.extend_from_slice(channels);
         let connection = self
             .instance
@@ -275,15 +282,44 @@ impl Source for Node {
     }
 }
 
+/// What a notification of changes says. One that nobody understands may have said anything.
+fn changed(payload: &str) -> Wake {
+    let Some(note) = ChangeNote::parse(payload) else {
+        return Wake::ChangesLost {
+            feed: None,
+            reason: "a notification of changes can't be read".into(),
+        };
+    };
+    let feed = note.feed.into();
+    match note.kind {
+        ChangeNoteKind::Reset(reason) => Wake::ChangesLost {
+            feed: Some(feed),
+            reason: reason.into(),
+        },
+        ChangeNoteKind::Keys { op, keys } => Wake::Changed(Change {
+            feed,
+            op: match op {
+                'I' => ChangeOp::Insert,
+                'D' => ChangeOp::Delete,
+                _ => ChangeOp::Update,
+            },
+            keys: keys.into_iter().collect(),
+        }),
+    }
+}
+
 struct NodeListener(ListenConnection);
 
 #[async_trait]
 impl Listener for NodeListener {
     async fn next(&mut self, idle: Duration) -> Result<Wake, SourceError> {
         Ok(match self.0.next(idle).await.map_err(source_error)? {
-            Notice::Idle => Wake::Idle,
+            Notice::Checked(started) => Wake::Checked(started),
             Notice::Notification { channel, .. } if channel == ALERT_CHANNEL => Wake::Alerts,
             Notice::Notification { channel, .. } if channel == OWNERSHIP_CHANNEL => Wake::Ownership,
+            Notice::Notification {
+                channel, payload, ..
+            } if channel == CHANGE_CHANNEL => changed(&payload),
             Notice::Notification {
                 channel,
                 payload,

@@ -30,6 +30,7 @@ fn commands_as_they_are_documented() {
         "pgbraid rules rm big --version 3",
         "pgbraid rules test big",
         "pgbraid rules test --feed orders --when a>1",
+        "pgbraid changes tail --feed a --rows --count 3 --json",
         "pgbraid alerts tail --feed a --feed b --channel c --from earliest --count 3 --json",
         "pgbraid load --feed f --columns a,b --form single --keys runs --rate 100 --for 3",
         "pgbraid status --json",

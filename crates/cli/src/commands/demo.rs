@@ -138,6 +138,7 @@ async fn play(
     let begin = async {
         let wish = files::Wish {
             tables: Some(args.tables),
+            changes: true,
             grpc_port: Some(0),
             http_port: Some(0),
             ..files::Wish::default()

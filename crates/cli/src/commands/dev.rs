@@ -94,6 +94,7 @@ async fn run_up(args: Up) -> Result<()> {
         schema: args.schema.as_deref(),
         feed: args.feed.as_deref(),
         tables: args.tables,
+        changes: false,
         grpc_port: args.grpc_port,
         http_port: args.http_port,
     };

@@ -1,6 +1,7 @@
 //! One file a command.
 
 pub mod alerts;
+pub mod changes;
 pub mod check;
 pub mod completions;
 pub mod demo;
@@ -25,6 +26,7 @@ pub async fn run(command: Command) -> Result<()> {
         Command::Map(command) => map::run(command).await,
         Command::Rules(command) => rules::run(command).await,
         Command::Alerts(command) => alerts::run(command).await,
+        Command::Changes(command) => changes::run(command).await,
         Command::Load(args) => load::run(args).await,
         Command::Status(args) => status::run(args).await,
         Command::Completions(args) => completions::run(args),

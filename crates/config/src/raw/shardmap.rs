@@ -56,6 +56,15 @@ pub(crate) struct RawFeedMap {
     /// What becomes of tables that no pin names. Default: "hash".
     #[serde(default)]
     pub unpinned: RawUnpinned,
+    /// Whether the feed tells of its inserts, updates and deletes: the change stream. A fact of the
+    /// instances, where it is triggers: `pgbraid migrate` puts it into force. Default: false.
+    #[serde(default)]
+    pub changes: bool,
+    /// Whether `I<key>`, `U<key>` or `D<key>` is notified of every row on the PostgreSQL channel
+    /// `<table>_chan`, for listeners of that form. It takes about half of the write throughput. Put
+    /// into force by `pgbraid migrate`. Default: false.
+    #[serde(default)]
+    pub table_channel: bool,
     /// Tables that belong to an instance, by its name.
     #[serde(default)]
     pub pins: BTreeMap<At<String>, Vec<At<PinItem>>>,

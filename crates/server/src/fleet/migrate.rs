@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use pgbraid_instance::{SchemaFile, TableToMake};
+use pgbraid_instance::{ChangeFeed, RuleChange, SchemaFile, TableToMake};
 use pgbraid_shardmap::{FeedName, InstanceName, TableId, TableOwner, resolve};
 use serde::Serialize;
 use uuid::Uuid;
@@ -93,6 +93,7 @@ impl Fleet {
         }
         FleetError::all(errors)?;
         let tables_made = self.make_tables(progress).await?;
+        self.set_changes().await?;
         self.copy_rules().await?;
         Ok(MigrateSummary {
             cluster_id: cluster.to_string(),
@@ -180,6 +181,29 @@ impl Fleet {
             }
         }
         Ok(total)
+    }
+
+    /// Puts into force in the home what the map says of changes; the others copy it.
+    async fn set_changes(&self) -> Result<(), FleetError> {
+        let home = &self.instances[&self.map.home];
+        let of_home = |error| FleetError::of(home.name(), error);
+        let told = self.map.feeds.iter().map(|(feed, entry)| ChangeFeed {
+            feed: feed.to_string(),
+            stream: entry.changes,
+            table_channel: entry.table_channel,
+        });
+        let told = told.filter(|feed| feed.stream || feed.table_channel);
+        let change = RuleChange {
+            changes: Some(told.collect()),
+            ..RuleChange::default()
+        };
+        let schemas = Self::schemas(&self.config, &self.map, home).await;
+        let schemas = schemas.map_err(of_home)?.into_iter();
+        let schemas = schemas
+            .map(|(feed, schema)| (feed.to_string(), std::sync::Arc::new(schema)))
+            .collect();
+        home.edit_rules(&change, &schemas).await.map_err(of_home)?;
+        Ok(())
     }
 
     /// New instances get the rules before their first row.

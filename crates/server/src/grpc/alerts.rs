@@ -163,15 +163,7 @@ impl Service {
                 Start::Token(Token::decode(&token).map_err(bad)?)
             }
         };
-        let heartbeat = match request.heartbeat {
-            None => self.0.config.alerts.heartbeat,
-            Some(heartbeat) => Duration::try_from(heartbeat)
-                .ok()
-                .filter(|heartbeat| *heartbeat >= Duration::from_millis(100))
-                .ok_or_else(|| {
-                    status::bad_field("BAD_HEARTBEAT", "heartbeat", "must be at least 100 ms")
-                })?,
-        };
+        let heartbeat = heartbeat(&self.0, request.heartbeat)?;
         Ok(SubscribeOptions {
             filter: Filter {
                 feeds: filter.feeds.into_iter().collect(),
@@ -211,6 +203,20 @@ impl Service {
             )),
         }
     }
+}
+
+/// The interval of heartbeats that a subscriber gets.
+pub(super) fn heartbeat(
+    shared: &Shared,
+    wanted: Option<prost_types::Duration>,
+) -> Result<Duration, Status> {
+    let Some(wanted) = wanted else {
+        return Ok(shared.config.alerts.heartbeat);
+    };
+    Duration::try_from(wanted)
+        .ok()
+        .filter(|heartbeat| *heartbeat >= Duration::from_millis(100))
+        .ok_or_else(|| status::bad_field("BAD_HEARTBEAT", "heartbeat", "must be at least 100 ms"))
 }
 
 async fn deliver(

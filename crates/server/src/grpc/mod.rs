@@ -45,8 +45,8 @@ pub(crate) fn routes(
         .max_decoding_message_size(max_message)
         .max_encoding_message_size(usize::MAX);
     let alerts = v1::alerts_server::AlertsServer::new(alerts::Service(shared.clone()));
-    let admin = v1::admin_server::AdminServer::new(admin::Service(shared));
-    let changes = v1::changes_server::ChangesServer::new(changes::Service);
+    let admin = v1::admin_server::AdminServer::new(admin::Service(shared.clone()));
+    let changes = v1::changes_server::ChangesServer::new(changes::Service(shared));
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(pgbraid_proto::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)

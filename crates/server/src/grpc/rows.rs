@@ -1,6 +1,10 @@
 //! The service `Rows`: reads by key from the owners.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures::future::join_all;
 use pgbraid_feed::{
@@ -63,7 +67,7 @@ impl Rows for Service {
                 &bad.message,
             ));
         }
-        let rows = self.read(&schema, block, &columns, as_json).await?;
+        let rows = self.read_owned(&schema, &block, &columns, as_json).await?;
         Ok(Response::new(v1::GetResponse {
             columns: if as_json { Vec::new() } else { columns },
             rows,
@@ -72,7 +76,11 @@ impl Rows for Service {
 }
 
 /// The columns to read: checked, and all of them for rows if none is named.
-fn wanted(schema: &FeedSchema, named: &[String], as_json: bool) -> Result<Vec<String>, Status> {
+pub(super) fn wanted(
+    schema: &FeedSchema,
+    named: &[String],
+    as_json: bool,
+) -> Result<Vec<String>, Status> {
     for (at, name) in named.iter().enumerate() {
         if schema.column_index(name).is_none() && *name != schema.key.name {
             let hint = match schema.nearest_column(name) {
@@ -95,14 +103,70 @@ fn wanted(schema: &FeedSchema, named: &[String], as_json: bool) -> Result<Vec<St
     Ok(named.to_vec())
 }
 
+/// Longest wait for a table that is on its way to another instance.
+const MOVING_LIMIT: Duration = Duration::from_secs(5);
+const MOVING_RETRY: Duration = Duration::from_millis(20);
+
 impl Service {
+    /// The rows of these keys, which are good ones, as JSON.
+    pub(super) async fn read_keys(
+        &self,
+        schema: &Arc<FeedSchema>,
+        keys: &v1::Column,
+        columns: &[String],
+    ) -> Result<Vec<v1::StoredRow>, Status> {
+        let key = decode::named(keys, "keys").map_err(|error| status::bad_request(&error))?;
+        let request = ColumnarRequest {
+            operation: Operation::Upsert,
+            key,
+            columns: Vec::new(),
+        };
+        let block = request.build(schema.clone());
+        let block = block.map_err(|error| status::bad_request(&error))?;
+        self.read_owned(schema, &block, columns, true).await
+    }
+
+    /// Reads from instances that own the tables while they are read: what a table held that has
+    /// moved away may be older than what its new owner has told of.
+    async fn read_owned(
+        &self,
+        schema: &Arc<FeedSchema>,
+        block: &pgbraid_feed::Block,
+        columns: &[String],
+        as_json: bool,
+    ) -> Result<Vec<v1::StoredRow>, Status> {
+        let deadline = Instant::now() + MOVING_LIMIT;
+        loop {
+            let read = self.read(schema, block.clone(), columns, as_json).await?;
+            match read {
+                Ok(rows) => return Ok(rows),
+                Err(instance) if Instant::now() >= deadline => {
+                    return Err(status::later(
+                        tonic::Code::Unavailable,
+                        "TABLE_MOVED",
+                        format!(
+                            "{instance} does not own the table of a key any more, and its new \
+                             owner is not known yet"
+                        ),
+                        Duration::from_millis(500),
+                    ));
+                }
+                Err(_) => {
+                    self.0.refresh.notify_one();
+                    tokio::time::sleep(MOVING_RETRY).await;
+                }
+            }
+        }
+    }
+
+    /// The rows; or the instance that did not own one of the tables.
     async fn read(
         &self,
         schema: &Arc<FeedSchema>,
         block: pgbraid_feed::Block,
         columns: &[String],
         as_json: bool,
-    ) -> Result<Vec<v1::StoredRow>, Status> {
+    ) -> Result<Result<Vec<v1::StoredRow>, InstanceName>, Status> {
         let topology = self.0.topology.load_full();
         let owners = topology.owners.get(&schema.feed);
         let mut answer = vec![v1::StoredRow::default(); block.rows() as usize];
@@ -134,15 +198,20 @@ impl Service {
         let reads = by_instance.into_iter().filter_map(|(name, rows)| {
             let node = topology.nodes.get(&name)?.clone();
             let batch = Batch::build(schema.clone(), vec![block.clone()], &rows);
+            let mut tables: Vec<TableId> = rows.iter().map(|(table, _)| *table).collect();
+            tables.dedup();
             Some(async move {
                 let instance = node.instance.load_full();
-                let asked = instance.get_rows(&batch, columns, as_json);
+                let asked = instance.get_rows(&batch, &tables, columns, as_json);
                 let rows = within(self.0.config.postgres.statement_timeout, name, asked).await;
-                (batch, rows)
+                (name, batch, rows)
             })
         });
-        for (batch, rows) in join_all(reads).await {
-            for found in rows.map_err(|error| status::database(&error))? {
+        for (name, batch, rows) in join_all(reads).await {
+            let Some(rows) = rows.map_err(|error| status::database(&error))? else {
+                return Ok(Err(name));
+            };
+            for found in rows {
                 let values: Vec<v1::Value> = columns
                     .iter()
                     .zip(&found.texts)
@@ -156,7 +225,7 @@ impl Service {
                 }
             }
         }
-        Ok(answer)
+        Ok(Ok(answer))
     }
 }
 

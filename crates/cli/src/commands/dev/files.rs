@@ -29,6 +29,8 @@ pub struct Wish<'a> {
     pub schema: Option<&'a Path>,
     pub feed: Option<&'a str>,
     pub tables: Option<u32>,
+    /// The feed tells of its changes.
+    pub changes: bool,
     pub grpc_port: Option<u16>,
     pub http_port: Option<u16>,
 }
@@ -39,6 +41,7 @@ pub struct Existing {
     pub instances: Option<u16>,
     schema: Option<String>,
     feed: Option<(FeedName, u32)>,
+    changes: bool,
     ports: Option<(u16, u16)>,
 }
 
@@ -48,11 +51,13 @@ impl Existing {
         let config = RouterConfig::load(dir.join(CONFIG)).ok();
         let map = ShardMap::load(dir.join(MAP)).ok();
         let feed = map.and_then(|map| map.feeds.into_iter().next());
+        let changes = feed.as_ref().is_some_and(|(_, feed)| feed.changes);
         let schema = fs::read_to_string(dir.join(SCHEMA)).ok();
         Self {
             instances: cluster.and_then(|c| u16::try_from(c.instances().len()).ok()),
             schema: schema.map(|text| unmarked(&text).to_owned()),
             feed: feed.map(|(name, feed)| (name, feed.tables)),
+            changes,
             ports: config.map(|c| (c.grpc.listen.port(), c.http.listen.port())),
         }
     }
@@ -62,6 +67,7 @@ impl Existing {
 pub struct Plan {
     pub feed: FeedName,
     tables: u32,
+    changes: bool,
     /// The parent, where it is not public.<feed>.
     parent: Option<Parent>,
     schema: String,
@@ -103,6 +109,7 @@ impl Plan {
                 .tables
                 .or(tables.map(|(_, tables)| *tables))
                 .unwrap_or(64),
+            changes: wish.changes || existing.changes,
             feed,
             parent: (!default).then_some(parent),
             schema,
@@ -176,6 +183,9 @@ impl Plan {
             "[feeds.{}]\ntables = {}\n",
             self.feed, self.tables
         ));
+        if self.changes {
+            text.push_str("changes = true\n");
+        }
         text
     }
 }

@@ -45,6 +45,7 @@ fn a_parent_elsewhere_is_named() {
 #[test]
 fn what_was_asked_for_before_stays() {
     let existing = Existing {
+        changes: false,
         schema: Some(DEMO_SCHEMA.into()),
         feed: Some((FeedName::parse("orders").unwrap(), 16)),
         ports: Some((1, 2)),
