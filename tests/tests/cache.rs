@@ -268,3 +268,51 @@ async fn a_cache_never_serves_what_is_older_than_the_last_change_it_has_seen() {
     assert_eq!(router.metric("pgbraid_change_subscribers", &[]), 1.0);
     forwarding.abort();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_changed_while_nobody_told_is_read_again() {
+    let cluster = Cluster::start(ClusterOptions::default()).await;
+    let map = cluster.map(2, &[("feed".into(), 16)]);
+    cluster.write_map(&map.replace("tables = 16", "tables = 16\nchanges = true"));
+    let config = cluster.config();
+    let migrated = run(&["migrate", "--config", config.to_str().expect("UTF-8")]);
+    assert!(migrated.status.success(), "{migrated:?}");
+    let layout = Layout::of(&cluster, "feed").await;
+    let sql = [cluster.sql(0).await, cluster.sql(1).await];
+    let upsert = "insert into feed (id, c1) values ($1, $2) \
+                  on conflict (id) do update set c1 = excluded.c1";
+    let router = cluster.router();
+    let target = Arc::new(Mutex::new(router.grpc.clone()));
+    let (address, forwarding) = proxy(target.clone()).await;
+    let client = Client::connect(ClientConfig::new(format!("http://{address}"))).await;
+    let cache = Cache::start(client.expect("a connection"), CacheConfig::new("feed")).await;
+    let cache = cache.expect("the feed tells of its changes");
+    limited("the cache to be live", cache.live())
+        .await
+        .expect("live");
+    for key in 0..KEYS {
+        assert_eq!(cache.get(key).await.expect("an answer"), None);
+    }
+    assert_eq!(cache.stats().rows, KEYS as u64);
+    let resets = cache.stats().resets;
+    router.signal(Signal::SIGKILL);
+    drop(router);
+    for key in 0..KEYS {
+        let written = sql[layout.owner(key)].execute(upsert, &[&key, &7]).await;
+        written.expect("SQL");
+    }
+    let router = cluster.router();
+    target.lock().expect("target").clone_from(&router.grpc);
+    until("a RESET", || async {
+        (cache.stats().resets > resets).then_some(())
+    })
+    .await;
+    limited("the cache to be live again", cache.live())
+        .await
+        .expect("live");
+    for key in 0..KEYS {
+        let row = cache.get(key).await.expect("an answer");
+        assert_eq!(version(row.as_deref()), 7, "key {key}");
+    }
+    forwarding.abort();
+}
