@@ -35,16 +35,10 @@ create table pgbraid.group_head (
     after_seq   bigint not null default 0,
     -- The highest seq ever passed, to tell the lag by.
     last_seq    bigint not null default 0,
-    dropped     bigint not null default 0
+    -- Alerts that retention dropped before they were delivered, about; and the last part looked at.
+    dropped     bigint not null default 0,
+    dropped_part int not null default 0
 ) with (fillfactor = 20);
-
--- Who still needs which alerts: retention keeps them, up to its hard limit.
-create table if not exists pgbraid.outbox_hold (
-    holder      text primary key,
-    needed_xid  xid8 not null,
-    needed_seq  bigint not null,
-    updated_at  timestamptz not null default now()
-);
 
 -- Deliveries that are not settled wholly. Element i of each array is about alert seqs[i].
 create table pgbraid.group_claim (
@@ -209,6 +203,7 @@ declare
     v_sql text;
     v_more bool := false;
     v_next timestamptz;
+    v_part int;
 begin
     select * into g from pgbraid.consumer_group where name = p_group;
     if not found then
@@ -222,6 +217,13 @@ begin
     end if;
     -- One claim of a group at a time: what follows is short.
     select * into strict h from pgbraid.group_head where name = p_group for update;
+
+    -- What retention dropped ahead of the position is counted, once.
+    select h.dropped + coalesce(sum(d.alerts * (d.last_seq - greatest(h.last_seq, d.first_seq - 1))
+            / (d.last_seq - d.first_seq + 1)) filter (where d.last_seq > h.last_seq), 0),
+        greatest(h.dropped_part, max(d.part))
+    into h.dropped, h.dropped_part
+    from pgbraid.outbox_dropped d where d.part > h.dropped_part;
 
     for c in select * from pgbraid.group_claim
         where name = p_group and expires_at <= v_now order by id limit 16 for update skip locked
@@ -279,10 +281,15 @@ begin
 
     for v_step in 1 .. c_steps loop
         exit when v_left <= 0 or v_bytes <= 0 or v_waiting >= c_waiting;
+        -- Parts that are known to have nothing new are not even planned for.
+        select min(p.part) into v_part from pgbraid.alert_part p
+        where not coalesce(p.closed_xid <= pg_snapshot_xmin(h.base), false)
+            and not coalesce(h.upper is not null and p.sealed_at is not null
+                and coalesce(p.last_seq, 0) <= h.after_seq, false);
         v_sql := 'with page as materialized (select a, a.seq, a.key, octet_length(a."row"::text) + 200 as size,'
             || ' (cardinality($6) = 0 or a.feed = any ($6)) and (cardinality($7) = 0 or a.channel = any ($7))'
             || ' and (cardinality($8) = 0 or a.rule = any ($8)) as wanted'
-            || ' from pgbraid.alert a where (a.xid >= $1 or a.xid = any ($2))';
+            || ' from pgbraid.alert a where a.part >= ' || coalesce(v_part, 1) || ' and (a.xid >= $1 or a.xid = any ($2))';
         if h.upper is not null then
             v_sql := v_sql || ' and pg_visible_in_snapshot(a.xid, $3) and a.seq > $4';
         end if;
@@ -299,7 +306,8 @@ begin
             || ' coalesce(sum(size) filter (where wanted and not parked) over w, 0) as bytes'
             || ' from marked window w as (order by seq)), taken as ('
             || ' select *, n <= $10 and p <= $11 and (bytes <= $12 or n <= 1) as taken from counted)'
-            || ' select pg_current_snapshot(), (select x.xid from pgbraid.alert x order by x.xid desc limit 1),'
+            || ' select pg_current_snapshot(), (select x.xid from pgbraid.alert x'
+            || ' where x.part >= ' || coalesce(v_part, 1) || ' order by x.xid desc limit 1),'
             || ' (select count(*) from taken), (select count(*) from taken where taken),'
             || ' (select max(seq) from taken where taken), (select max(bytes) from taken where taken),'
             || ' (select array_agg(a order by seq) from taken where taken and wanted and not parked),'
@@ -335,20 +343,21 @@ begin
         exit when not v_more;
         v_scan := least(v_scan * 4, 20000);
     end loop;
-    update pgbraid.group_head k
-    set base = h.base, upper = h.upper, after_seq = h.after_seq, last_seq = h.last_seq
-    where k.name = p_group and (k.base::text, coalesce(k.upper::text, ''), k.after_seq)
-        is distinct from (h.base::text, coalesce(h.upper::text, ''), h.after_seq);
-
     if cardinality(v_again) > 0 then
-        select coalesce(array_agg(a order by a.seq), '{}') into v_again_rows
-        from pgbraid.alert a where a.seq = any (v_again);
-        if cardinality(v_again_rows) < cardinality(v_again) then
-            -- Retention dropped them meanwhile.
-            update pgbraid.group_head k
-            set dropped = k.dropped + cardinality(v_again) - cardinality(v_again_rows) where k.name = p_group;
-        end if;
+        select min(p.part) into v_part from pgbraid.alert_part p
+        where p.last_seq is null or p.last_seq >= (select min(s) from unnest(v_again) s);
+        execute 'select coalesce(array_agg(a order by a.seq), ''{}'') from pgbraid.alert a'
+            || ' where a.part >= ' || coalesce(v_part, 1) || ' and a.seq = any ($1)'
+        using v_again into v_again_rows;
+        -- Those that are missing were dropped by retention meanwhile.
+        h.dropped := h.dropped + cardinality(v_again) - cardinality(v_again_rows);
     end if;
+    update pgbraid.group_head k
+    set base = h.base, upper = h.upper, after_seq = h.after_seq, last_seq = h.last_seq,
+        dropped = h.dropped, dropped_part = h.dropped_part
+    where k.name = p_group
+        and (k.base::text, coalesce(k.upper::text, ''), k.after_seq, k.dropped, k.dropped_part)
+        is distinct from (h.base::text, coalesce(h.upper::text, ''), h.after_seq, h.dropped, h.dropped_part);
     v_rows := v_again_rows || v_rows;
     if cardinality(v_rows) > 0 then
         v_deadline := clock_timestamp() + g.visibility_ms * interval '1 ms';

@@ -80,8 +80,6 @@ pub enum GroupChange {
 pub enum HeadAt {
     /// After what is committed now.
     Now,
-    /// Before everything that was raised at or after this time, in µs since 1970-01-01 UTC.
-    Time(i64),
     /// A snapshot in text form; and inside a window its later end, and the last seq.
     Cursor {
         /// What was delivered.
@@ -180,22 +178,19 @@ async fn set_head(transaction: &Transaction<'_>, name: &str, at: &HeadAt) -> Res
                (select x.xid from pgbraid.alert x order by x.xid desc limit 1), '1:1:')";
     let position = match at {
         HeadAt::Now => format!("{now}, null::pg_snapshot, 0::int8"),
-        HeadAt::Time(us) => format!(
-            "coalesce((select (m || ':' || m || ':')::pg_snapshot from \
-             (select min(a.xid::text::int8)::text as m from pgbraid.alert a \
-             where a.raised_at >= to_timestamp({us} / 1000000.0)) x), {now}), \
-             null::pg_snapshot, 0::int8"
-        ),
         HeadAt::Cursor { .. } => "$2::text::pg_snapshot, $3::text::pg_snapshot, $4::int8".into(),
     };
     let sql = format!(
         "with at (base, upper, after_seq) as materialized (select {position}), \
-         head as (insert into pgbraid.group_head as h (name, base, upper, after_seq, last_seq) \
+         head as (insert into pgbraid.group_head as h (name, base, upper, after_seq, last_seq, \
+         dropped_part) \
          select $1, at.base, at.upper, at.after_seq, greatest(at.after_seq, \
          (select a.seq from pgbraid.alert a where pg_visible_in_snapshot(a.xid, at.base) \
-         order by a.seq desc limit 1)) from at \
+         order by a.seq desc limit 1)), \
+         (select coalesce(max(d.part), 0) from pgbraid.outbox_dropped d) from at \
          on conflict (name) do update set base = excluded.base, upper = excluded.upper, \
-         after_seq = excluded.after_seq, last_seq = excluded.last_seq) \
+         after_seq = excluded.after_seq, last_seq = excluded.last_seq, \
+         dropped_part = excluded.dropped_part) \
          insert into pgbraid.outbox_hold as o (holder, needed_xid, needed_seq, updated_at) \
          select 'group ' || $1, pg_snapshot_xmin(at.base), 0, clock_timestamp() from at \
          on conflict (holder) do update set needed_xid = excluded.needed_xid, \
@@ -211,7 +206,7 @@ async fn set_head(transaction: &Transaction<'_>, name: &str, at: &HeadAt) -> Res
                 .execute(&sql, &[&name, &base, &upper, &after])
                 .await?
         }
-        HeadAt::Now | HeadAt::Time(_) => transaction.execute(&sql, &[&name]).await?,
+        HeadAt::Now => transaction.execute(&sql, &[&name]).await?,
     };
     Ok(())
 }

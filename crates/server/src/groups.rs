@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use futures::future::join_all;
 use metrics::gauge;
-use pgbraid_alerts::{Cursor, Identity, Token, rewind};
+use pgbraid_alerts::{Cursor, Identity, Source, Token, rewind};
 use pgbraid_config::GroupConfig;
 use pgbraid_instance::{
     DbError, DbErrorKind, GroupChange, GroupRow, GroupSet, GroupSpec, HeadAt, Heads,
@@ -94,7 +94,10 @@ impl Start {
     pub async fn head(&self, node: &Node) -> Result<HeadAt, DbError> {
         let cursor = match self {
             Self::Now => return Ok(HeadAt::Now),
-            Self::Time(us) => return Ok(HeadAt::Time(*us)),
+            Self::Time(us) => {
+                let cursor = node.cursor_at_time(*us).await;
+                cursor.map_err(|error| DbError::new(DbErrorKind::Outage, error.chain()))?
+            }
             Self::Earliest => Cursor::earliest(),
             Self::Token(token) => match token.positions.get(&node.name) {
                 // It did not exist then: everything on it is new.

@@ -154,6 +154,8 @@ impl Writer {
                 client.batch_execute("rollback to s").await?;
                 rows += self.write(client, at).await?;
             }
+            // PostgreSQL refuses to prepare what has notified, so that this one ends in an error: a
+            // prepared transaction never holds an alert.
             7 => {
                 let number = self.prepared.fetch_add(1, Ordering::SeqCst);
                 client
