@@ -93,8 +93,10 @@ impl Cluster {
         std::fs::write(cluster.path("schema.sql"), &options.schema).expect("files can be written");
         let config = format!(
             "shardmap = \"shardmap.toml\"\nschema = [\"schema.sql\"]\n\n\
-             [postgres]\npassword_file = {:?}\n\n{}\n",
+             [postgres]\npassword_file = {:?}\n\n\
+             [moves]\nuser = \"postgres\"\npassword_file = {:?}\n\n{}\n",
             cluster.postgres.password_file(),
+            cluster.postgres.superuser_password_file(),
             options.config
         );
         std::fs::write(cluster.config(), config).expect("files can be written");

@@ -12,6 +12,8 @@ pub enum Failure {
     Told(Box<Told>),
     /// The result itself says it, and was printed: exit with 1.
     Printed,
+    /// The result was printed, and asks for this exit code.
+    Code(u8),
     /// Nobody reads our output any more, as with `| head`: end quietly.
     PipeClosed,
 }
@@ -61,6 +63,7 @@ impl Failure {
                 ExitCode::FAILURE
             }
             Self::Printed => ExitCode::FAILURE,
+            Self::Code(code) => ExitCode::from(*code),
             Self::PipeClosed => ExitCode::SUCCESS,
         }
     }

@@ -35,7 +35,7 @@ pub use schema::{router_schema, shardmap_schema};
 pub use secrets::{PASSWORD_VARIABLE, SchemaFile, TlsPem};
 pub use sections::{
     AlertsConfig, GroupConfig, GrpcConfig, HttpConfig, IngestConfig, LogConfig, LogFormat,
-    MapConfig, PostgresConfig, RetentionConfig, SslMode, TlsConfig,
+    MapConfig, MovesConfig, PostgresConfig, RetentionConfig, SslMode, TlsConfig,
 };
 pub use shardmap::{FeedMap, InstanceSpec, MAX_TABLES, ShardMap};
 pub use units::Time;

@@ -12,7 +12,7 @@ use crate::feed::FeedConfig;
 use crate::raw::router::RawRouter;
 use crate::sections::{
     AlertsConfig, GroupConfig, GrpcConfig, HttpConfig, IngestConfig, LogConfig, MapConfig,
-    PostgresConfig,
+    MovesConfig, PostgresConfig,
 };
 use crate::shardmap::ShardMap;
 use crate::source::Source;
@@ -43,6 +43,8 @@ pub struct RouterConfig {
     pub log: LogConfig,
     /// How the shard map is followed.
     pub map: MapConfig,
+    /// How tables are moved between instances.
+    pub moves: MovesConfig,
     /// Feeds that the file mentions; see [`RouterConfig::feed`] for the others.
     pub feeds: BTreeMap<FeedName, FeedConfig>,
     /// To point at a feed that the map turns out not to have.
@@ -140,6 +142,7 @@ impl RouterConfig {
             map: MapConfig {
                 watch: raw.map.watch,
             },
+            moves: build::moves(check, &raw.moves)?,
             grpc,
             feeds,
             written: Written {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::ConfigError;
 use crate::router::RouterConfig;
-use crate::sections::{GrpcConfig, PostgresConfig, TlsConfig};
+use crate::sections::{GrpcConfig, MovesConfig, PostgresConfig, TlsConfig};
 
 /// The variable that, when it is not empty, holds the password of `postgres.user`.
 pub const PASSWORD_VARIABLE: &str = "PGBRAID_PG_PASSWORD";
@@ -57,12 +57,7 @@ impl PostgresConfig {
         let Some(path) = &self.password_file else {
             return Ok(None);
         };
-        let password = read_line(path, "postgres.password_file")?;
-        if password.contains('\0') {
-            let message = "postgres.password_file has a NUL byte, and a password cannot";
-            return Err(unusable(&path.display(), message));
-        }
-        Ok(Some(password))
+        read_password(path, "postgres.password_file").map(Some)
     }
 
     /// The certificates that `ssl_root_cert` names, in PEM form.
@@ -71,6 +66,18 @@ impl PostgresConfig {
     /// The file cannot be read.
     pub fn ssl_root_pem(&self) -> Result<Option<Vec<u8>>, ConfigError> {
         read_optional(self.ssl_root_cert.as_deref(), "postgres.ssl_root_cert")
+    }
+}
+
+impl MovesConfig {
+    /// The password of `moves.user`.
+    ///
+    /// # Errors
+    /// The file cannot be read, is empty, or has a NUL.
+    pub fn password(&self) -> Result<Option<String>, ConfigError> {
+        let path = self.password_file.as_deref();
+        path.map(|path| read_password(path, "moves.password_file"))
+            .transpose()
     }
 }
 
@@ -144,6 +151,15 @@ fn read_optional(
     purpose: &'static str,
 ) -> Result<Option<Vec<u8>>, ConfigError> {
     path.map(|path| read_bytes(path, purpose)).transpose()
+}
+
+fn read_password(path: &Path, purpose: &'static str) -> Result<String, ConfigError> {
+    let password = read_line(path, purpose)?;
+    if password.contains('\0') {
+        let message = format!("{purpose} has a NUL byte, and a password cannot");
+        return Err(unusable(&path.display(), &message));
+    }
+    Ok(password)
 }
 
 /// A secret alone in its file, which editors and `echo` end with a newline.

@@ -197,3 +197,38 @@ pub struct GroupConfig {
     /// One alert of a key at a time.
     pub order_by_key: bool,
 }
+
+/// How tables are moved between instances.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MovesConfig {
+    /// The role that makes subscriptions, where it is not `postgres.user`.
+    pub user: Option<String>,
+    /// The file of its password; read it with [`MovesConfig::password`].
+    pub password_file: Option<PathBuf>,
+    /// On the instances: a file with passwords.
+    pub passfile: Option<String>,
+    /// On the instances: who signs the servers' certificates.
+    pub ssl_root_cert: Option<String>,
+    /// The most moves at a time.
+    pub at_once: usize,
+    /// The most moves at a time that an instance takes part in.
+    pub per_instance: usize,
+    /// No move is started while more than this was moved a second.
+    pub bytes_per_second: Option<u64>,
+    /// A table is cut over once its copy lags behind by no more bytes than this.
+    pub max_lag: u64,
+    /// The longest that a cut-over waits for the table's writers.
+    pub lock_timeout: Duration,
+    /// The longest that writers wait for a cut-over before it is undone.
+    pub cutover_timeout: Duration,
+    /// The first wait before a cut-over is tried again.
+    pub retry_min: Duration,
+    /// The longest wait before a cut-over is tried again; at least `retry_min`.
+    pub retry_max: Duration,
+    /// A move that meets outages for longer is left for the next run.
+    pub patience: Duration,
+    /// A mover that was not heard of for this long is taken for dead.
+    pub lease: Duration,
+    /// What is left of a table that moved is kept for this long.
+    pub keep: Duration,
+}

@@ -137,6 +137,12 @@ impl DevCluster {
         self.secrets.superuser.as_str()
     }
 
+    /// The file that holds only that password, mode 0600.
+    #[must_use]
+    pub fn superuser_password_file(&self) -> PathBuf {
+        self.paths.secrets().join("superuser")
+    }
+
     /// Connects to instance `index` as `postgres` or as `pgbraid`. A task carries the connection
     /// until the client is dropped.
     ///

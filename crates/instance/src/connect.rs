@@ -49,6 +49,7 @@ pub struct Connector {
     pub(crate) statement_timeout: Duration,
     connect_timeout: Duration,
     hosts: u32,
+    ssl_mode: SslMode,
 }
 
 pub(crate) type RawConnection =
@@ -124,7 +125,65 @@ impl Connector {
             statement_timeout: settings.statement_timeout,
             connect_timeout: settings.connect_timeout,
             hosts: hosts.len().max(1) as u32,
+            ssl_mode: settings.ssl_mode,
         })
+    }
+
+    /// How another instance reaches this one: a connection string for libpq. With a `passfile` (a
+    /// path on that instance) it holds no password.
+    pub fn conninfo(&self, passfile: Option<&str>, root_cert: Option<&str>) -> String {
+        let hosts: Vec<String> = self
+            .config
+            .get_hosts()
+            .iter()
+            .map(|host| match host {
+                tokio_postgres::config::Host::Tcp(host) => host.clone(),
+                tokio_postgres::config::Host::Unix(path) => path.display().to_string(),
+            })
+            .collect();
+        let ports: Vec<String> = self.config.get_ports().iter().map(u16::to_string).collect();
+        let mut parts = vec![
+            ("host", hosts.join(",")),
+            ("port", ports.join(",")),
+            (
+                "user",
+                self.config.get_user().unwrap_or_default().to_owned(),
+            ),
+            (
+                "dbname",
+                self.config.get_dbname().unwrap_or_default().to_owned(),
+            ),
+            (
+                "sslmode",
+                match self.ssl_mode {
+                    SslMode::Disable => "disable",
+                    SslMode::Prefer => "prefer",
+                    SslMode::Require => "require",
+                    SslMode::VerifyFull => "verify-full",
+                }
+                .to_owned(),
+            ),
+            (
+                "connect_timeout",
+                self.connect_timeout.as_secs().max(2).to_string(),
+            ),
+            ("target_session_attrs", "read-write".to_owned()),
+        ];
+        match (passfile, self.config.get_password()) {
+            (Some(path), _) => parts.push(("passfile", path.to_owned())),
+            (None, Some(password)) => {
+                parts.push(("password", String::from_utf8_lossy(password).into_owned()));
+            }
+            (None, None) => {}
+        }
+        if let Some(path) = root_cert {
+            parts.push(("sslrootcert", path.to_owned()));
+        }
+        let quoted = parts.iter().map(|(name, value)| {
+            let value = value.replace('\\', "\\\\").replace('\'', "\\'");
+            format!("{name}='{value}'")
+        });
+        quoted.collect::<Vec<_>>().join(" ")
     }
 
     /// Connects. The connection must be polled by the caller.

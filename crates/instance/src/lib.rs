@@ -11,6 +11,7 @@ mod groups;
 pub mod identity;
 mod listen;
 mod migrate;
+mod moves;
 mod outbox;
 mod ownership;
 mod pool;
@@ -36,6 +37,10 @@ pub use groups::{GroupChange, GroupRow, GroupSet, GroupSpec, HeadAt, Heads};
 pub use identity::{ClusterIdentity, ServerIdentity};
 pub use listen::{ListenConnection, Notice};
 pub use migrate::{MIGRATIONS, MigrationReport, SchemaFile};
+pub use moves::{
+    ColumnShape, Contents, Fenced, FrozenTable, Leftover, Move, MoveFacts, MoveOutcome, MoveRecord,
+    MoverState, MovingRow, SourceSeen, SourceSide, TableSize, TakenTerm, TargetSeen, TargetSide,
+};
 pub use outbox::{
     AlertRow, DroppedPart, OutboxDone, OutboxPage, OutboxQuery, OutboxSnapshot, OutboxStart,
     OutboxState, OutboxTotals, RetentionPolicy,

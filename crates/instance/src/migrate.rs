@@ -32,6 +32,10 @@ pub const MIGRATIONS: &[(&str, &str)] = &[
         "0005_rule_edges",
         include_str!("../../../migrations/0005_rule_edges.sql"),
     ),
+    (
+        "0006_moves",
+        include_str!("../../../migrations/0006_moves.sql"),
+    ),
 ];
 
 /// Any number, the same for all versions of pgbraid.

@@ -253,6 +253,11 @@ impl Instance {
         &self.connector.address
     }
 
+    /// How another instance reaches this one; see [`Connector::conninfo`].
+    pub fn conninfo(&self, passfile: Option<&str>, root_cert: Option<&str>) -> String {
+        self.connector.conninfo(passfile, root_cert)
+    }
+
     /// State of the pools.
     pub fn pool_stats(&self) -> PoolStats {
         let (writers, readers) = (self.writers.state(), self.readers.state());

@@ -1,20 +1,27 @@
 //! Keeps the router in step with the instances: who owns which table, the feeds' columns, the
 //! rules, and tables that nobody has made yet.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::future::join_all;
 use metrics::{counter, gauge};
 use pgbraid_config::{RouterConfig, ShardMap};
 use pgbraid_ingest::{FeedRoute, Owner, Routing};
 use pgbraid_instance::{DbError, DbErrorKind, OwnedTable, RuleSet, Schemas, TableToMake};
-use pgbraid_shardmap::{Drift, FeedName, InstanceName, TableId, TableOwner, drift, resolve};
+use pgbraid_shardmap::{
+    Drift, Epoch, FeedName, InstanceName, OwnershipState, TableId, TableOwner, drift, resolve,
+};
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use crate::{
     fleet::{Fleet, make_missing},
     node::{Node, within},
+    rescue::rescue,
     state::{Shared, Topology},
 };
 
@@ -216,9 +223,70 @@ impl Topology {
             .collect();
     }
 
+    /// Reads again what the given instances say of tables, and nothing else: news of a move must
+    /// not wait. Returns whether all of them answered.
+    async fn ask_owners(&mut self, config: &RouterConfig, of: &BTreeSet<InstanceName>) -> bool {
+        let nodes: Vec<Arc<Node>> = of
+            .iter()
+            .filter_map(|name| self.nodes.get(name).cloned())
+            .collect();
+        let answers = join_all(nodes.iter().map(|node| async {
+            let instance = node.instance.load_full();
+            within(limit(config), node.name, instance.ownership()).await
+        }))
+        .await;
+        let mut all = true;
+        for (node, answer) in nodes.iter().zip(answers) {
+            match answer {
+                Ok(owned) => {
+                    self.reports.insert(node.name, owned);
+                }
+                Err(_) => all = false,
+            }
+        }
+        all
+    }
+
+    /// Reports are of different moments: one instance may have been asked before it gave a table
+    /// up, and the next after it had taken it. So those that seem to own a table at once are asked
+    /// again. One that does not answer gave the table up, if another owns it at a later epoch.
+    async fn settle_conflicts(&mut self, config: &RouterConfig) {
+        let torn: BTreeSet<InstanceName> = (self.owners.values().flatten())
+            .filter_map(|owner| match owner {
+                TableOwner::Conflict(instances) => Some(instances.iter().copied()),
+                _ => None,
+            })
+            .flatten()
+            .collect();
+        if torn.is_empty() {
+            return;
+        }
+        for name in torn {
+            // Each after the others were heard: what it says now is no older.
+            if self.ask_owners(config, &BTreeSet::from([name])).await {
+                continue;
+            }
+            let later: BTreeMap<(FeedName, TableId), Epoch> = (self.reports.iter())
+                .filter(|(other, _)| **other != name)
+                .flat_map(|(_, tables)| tables)
+                .filter(|table| table.state == OwnershipState::Owned)
+                .map(|table| ((table.feed.clone(), table.table), table.epoch))
+                .collect();
+            for table in self.reports.entry(name).or_default() {
+                if later
+                    .get(&(table.feed.clone(), table.table))
+                    .is_some_and(|epoch| *epoch > table.epoch)
+                {
+                    table.state = OwnershipState::Moved;
+                }
+            }
+        }
+        self.resolve_owners();
+    }
+
     fn routing(&self) -> Routing {
         let owner = |owner: &TableOwner| match owner {
-            TableOwner::Nobody => Owner::Nobody,
+            TableOwner::Nobody | TableOwner::Away => Owner::Nobody,
             TableOwner::One { instance, .. } => Owner::One(*instance),
             TableOwner::MovingOut { from, .. } => Owner::Held(*from),
             TableOwner::Conflict(instances) => Owner::Conflict(instances.clone()),
@@ -449,10 +517,15 @@ pub(crate) async fn follow(shared: Arc<Shared>) {
         } else {
             EVERY
         };
-        tokio::select! {
-            () = shared.refresh.notified() => {}
-            () = tokio::time::sleep(wait) => {}
+        let news = tokio::select! {
+            () = shared.news.notified() => true,
+            () = shared.refresh.notified() => false,
+            () = tokio::time::sleep(wait) => false,
             _ = draining.wait_for(|draining| *draining) => return,
+        };
+        if news {
+            heard(&shared).await;
+            continue;
         }
         counter!("pgbraid_ownership_reads_total").increment(1);
         // A reload may have put another map in force meanwhile: its owner does both, in turn.
@@ -465,7 +538,9 @@ pub(crate) async fn follow(shared: Arc<Shared>) {
         }
         trouble = now;
         topology.resolve_owners();
+        topology.settle_conflicts(&shared.config).await;
         publish(&shared, topology.clone());
+        rescue(&shared, &topology).await;
         let made = topology.make_missing(&shared.config).await;
         topology.copy_rules().await;
         crate::groups::follow(&shared, &topology).await;
@@ -473,7 +548,29 @@ pub(crate) async fn follow(shared: Arc<Shared>) {
             publish(&shared, topology);
         }
         crate::watch::reload_if_asked(&shared);
-        // Whatever asks for news all the time gets them this often.
-        tokio::time::sleep(SPACING).await;
+        // Whatever asks for everything all the time gets it this often.
+        let spacing = tokio::time::sleep(SPACING);
+        tokio::pin!(spacing);
+        loop {
+            tokio::select! {
+                () = &mut spacing => break,
+                () = shared.news.notified() => heard(&shared).await,
+            }
+        }
     }
+}
+
+/// An instance said that ownership, or rules, changed there: tables first, the rest in turn.
+async fn heard(shared: &Shared) {
+    let of = std::mem::take(&mut *shared.heard_from.lock());
+    let mut topology = Topology::clone(&shared.topology.load());
+    let before = topology.owners.clone();
+    counter!("pgbraid_ownership_news_total").increment(1);
+    topology.ask_owners(&shared.config, &of).await;
+    topology.resolve_owners();
+    topology.settle_conflicts(&shared.config).await;
+    if topology.owners != before {
+        publish(shared, topology);
+    }
+    shared.refresh.notify_one();
 }

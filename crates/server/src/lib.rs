@@ -9,6 +9,7 @@ mod grpc;
 mod http;
 mod metrics;
 mod node;
+mod rescue;
 mod retention;
 mod router;
 mod schema;

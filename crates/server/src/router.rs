@@ -143,8 +143,13 @@ impl Router {
         } else {
             None
         };
-        let refresh = shared.refresh.clone();
-        shared.hub.on_ownership(move |_| refresh.notify_one());
+        let weak = Arc::downgrade(&shared);
+        shared.hub.on_ownership(move |instance| {
+            if let Some(shared) = weak.upgrade() {
+                shared.heard_from.lock().insert(instance);
+                shared.news.notify_one();
+            }
+        });
         tokio::spawn(follow::follow(shared.clone()));
         tokio::spawn(map::reloader(shared.clone()));
         tokio::spawn(sweep::sweep(shared.clone()));
@@ -261,6 +266,8 @@ impl Router {
             topology: ArcSwap::from_pointee(topology.clone()),
             map_error: ArcSwap::from_pointee(None),
             refresh: Arc::new(Notify::new()),
+            heard_from: parking_lot::Mutex::default(),
+            news: Notify::new(),
             reload: Arc::new(Notify::new()),
             kept: retention::KeptByInstance::default(),
             started: SystemTime::now(),

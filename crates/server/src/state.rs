@@ -1,7 +1,7 @@
 //! What the services share.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{
         Arc,
@@ -11,6 +11,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use pgbraid_alerts::Hub;
 use pgbraid_config::{RouterConfig, ShardMap};
 use pgbraid_feed::FeedSchema;
@@ -52,6 +53,10 @@ pub(crate) struct Shared {
     pub map_error: ArcSwap<Option<String>>,
     /// Something changed: ask the instances again.
     pub refresh: Arc<Notify>,
+    /// Instances that said so themselves: what they own is read at once.
+    pub heard_from: Mutex<BTreeSet<InstanceName>>,
+    /// Some did.
+    pub news: Notify,
     /// Read the map again.
     pub reload: Arc<Notify>,
     /// What the outboxes hold.

@@ -67,8 +67,10 @@ impl FromStr for OwnershipState {
 /// Who owns a table now, after all reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TableOwner {
-    /// No instance claims it: it was never made, or its owner has not reported.
+    /// No instance says anything of it: it was never made, or its owner has not reported.
     Nobody,
+    /// It was owned once, and who owns it now has not reported: it must not be made anew.
+    Away,
     /// The usual case.
     One {
         /// The owner.
@@ -76,9 +78,9 @@ pub enum TableOwner {
         /// Since this epoch.
         epoch: Epoch,
     },
-    /// In the last step of a move: writes wait until the target owns it.
+    /// In the last step of a move: writes wait until the target owns it, or the old owner again.
     MovingOut {
-        /// The old owner.
+        /// The old owner, which has all its rows until then.
         from: InstanceName,
         /// The old owner's epoch.
         epoch: Epoch,
@@ -93,7 +95,7 @@ impl TableOwner {
         match self {
             Self::One { instance, .. } => Some(*instance),
             Self::MovingOut { from, .. } => Some(*from),
-            Self::Nobody | Self::Conflict(_) => None,
+            Self::Nobody | Self::Away | Self::Conflict(_) => None,
         }
     }
 }
@@ -101,7 +103,8 @@ impl TableOwner {
 /// The owner of every table of a feed, from the reports of all instances: element `i` is for
 /// table `i`.
 ///
-/// `moved` and `moving_in` claim nothing. Where one instance says `owned` and others say
+/// `moved` and `moving_in` claim nothing, but where nobody claims a table, a `moving_in` of the same
+/// epoch as the latest `moved` is the target of a move that is decided and not carried out yet. Where one instance says `owned` and others say
 /// `moving_out` with lower epochs, the cut-over has just happened, and the former owns the table.
 /// Two that say `owned` are a conflict whatever their epochs: an owner gives up before the next one
 /// starts, so one of the two was restored or edited by hand. If an instance reports a table twice,
@@ -133,7 +136,18 @@ fn owner_of(claims: &BTreeMap<InstanceName, (OwnershipState, Epoch)>) -> TableOw
     let owned: Vec<_> = in_state(OwnershipState::Owned).collect();
     let leaving: Vec<_> = in_state(OwnershipState::MovingOut).collect();
     match (owned.as_slice(), leaving.as_slice()) {
-        ([], []) => TableOwner::Nobody,
+        ([], []) => {
+            let latest = in_state(OwnershipState::Moved).max_by_key(|&(_, epoch)| epoch);
+            match latest {
+                Some((from, epoch))
+                    if in_state(OwnershipState::MovingIn).any(|(_, other)| other == epoch) =>
+                {
+                    TableOwner::MovingOut { from, epoch }
+                }
+                _ if claims.is_empty() => TableOwner::Nobody,
+                _ => TableOwner::Away,
+            }
+        }
         (&[(instance, epoch)], leaving) if leaving.iter().all(|&(_, old)| old < epoch) => {
             TableOwner::One { instance, epoch }
         }

@@ -37,6 +37,8 @@ pub(crate) struct RawRouter {
     pub log: RawLog,
     /// How the shard map is followed.
     pub map: RawMap,
+    /// How tables are moved between instances.
+    pub moves: RawMoves,
     /// Feeds of the shard map that need more than the defaults.
     #[schemars(extend("propertyNames" = { "pattern": "^[a-z_][a-z0-9_]{0,39}$" }))]
     pub feeds: BTreeMap<At<String>, RawFeed>,
@@ -315,6 +317,68 @@ pub(crate) struct RawMap {
 impl Default for RawMap {
     fn default() -> Self {
         Self { watch: true }
+    }
+}
+
+/// How tables are moved between instances.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, rename = "Moves")]
+pub(crate) struct RawMoves {
+    /// A role that may make subscriptions: a superuser before PostgreSQL 16, from 16 on a member of
+    /// pg_create_subscription. Default: `postgres.user`.
+    pub user: Option<At<String>>,
+    /// A file with the password of `moves.user` and nothing else.
+    pub password_file: Option<At<String>>,
+    /// A file on the instances with passwords, as libpq reads it. Default: the target keeps the
+    /// password of `postgres.user` in its subscription while the move lasts, where only superusers
+    /// can read it.
+    pub passfile: Option<At<String>>,
+    /// A file on the instances with who signs the servers' certificates. Default: none is checked,
+    /// unless `postgres.sslmode` is verify-full.
+    pub ssl_root_cert: Option<At<String>>,
+    /// The most moves at a time: 1 to 256.
+    pub at_once: At<i64>,
+    /// The most moves at a time that an instance takes part in: 1 to 64.
+    pub per_instance: At<i64>,
+    /// No move is started while more than this was moved a second. Default: no limit.
+    pub bytes_per_second: Option<At<Size>>,
+    /// A table is cut over once its copy lags behind by no more than this.
+    pub max_lag: At<Size>,
+    /// The longest that a cut-over waits for the table's writers: 1ms to 1m.
+    pub lock_timeout: At<Time>,
+    /// The longest that writers wait for a cut-over before it is undone and tried again: 10ms to 8s.
+    pub cutover_timeout: At<Time>,
+    /// The first wait before a cut-over is tried again: 1ms to 1m.
+    pub retry_min: At<Time>,
+    /// The longest wait before a cut-over is tried again: 1ms to 10m.
+    pub retry_max: At<Time>,
+    /// A move that meets outages for longer is left for the next run: 1s to 24h.
+    pub patience: At<Time>,
+    /// A mover that was not heard of for this long is taken for dead: 2s to 10m.
+    pub lease: At<Time>,
+    /// What is left of a table that moved is kept for this long: 0ms to 10000h.
+    pub keep: At<Time>,
+}
+
+impl Default for RawMoves {
+    fn default() -> Self {
+        Self {
+            user: None,
+            password_file: None,
+            passfile: None,
+            ssl_root_cert: None,
+            at_once: At::nowhere(4),
+            per_instance: At::nowhere(2),
+            bytes_per_second: None,
+            max_lag: At::nowhere(Size::mib(1)),
+            lock_timeout: At::nowhere(Time::ms(250)),
+            cutover_timeout: At::nowhere(Time::secs(1)),
+            retry_min: At::nowhere(Time::ms(100)),
+            retry_max: At::nowhere(Time::secs(5)),
+            patience: At::nowhere(Time::secs(60)),
+            lease: At::nowhere(Time::secs(15)),
+            keep: At::nowhere(Time::secs(3600)),
+        }
     }
 }
 

@@ -13,11 +13,11 @@ use crate::error::ConfigError;
 use crate::feed::FeedConfig;
 use crate::log_filter::first_bad_directive;
 use crate::raw::router::{
-    RawAlerts, RawFeed, RawGroup, RawGrpc, RawHttp, RawIngest, RawLog, RawPostgres,
+    RawAlerts, RawFeed, RawGroup, RawGrpc, RawHttp, RawIngest, RawLog, RawMoves, RawPostgres,
 };
 use crate::sections::{
-    AlertsConfig, GroupConfig, GrpcConfig, HttpConfig, IngestConfig, LogConfig, PostgresConfig,
-    RetentionConfig, SslMode, TlsConfig,
+    AlertsConfig, GroupConfig, GrpcConfig, HttpConfig, IngestConfig, LogConfig, MovesConfig,
+    PostgresConfig, RetentionConfig, SslMode, TlsConfig,
 };
 use crate::units::{Size, Time};
 
@@ -305,6 +305,61 @@ pub(super) fn log(check: Check<'_>, raw: &RawLog) -> Result<LogConfig> {
     Ok(LogConfig {
         format: raw.format,
         level: raw.level.to_string(),
+    })
+}
+
+pub(super) fn moves(check: Check<'_>, raw: &RawMoves) -> Result<MovesConfig> {
+    check.at_most(
+        ("moves.retry_min", &raw.retry_min),
+        ("moves.retry_max", &raw.retry_max),
+    )?;
+    let user = raw.user.as_ref();
+    let rate = raw.bytes_per_second.as_ref();
+    let text = |at: &Option<At<String>>| at.as_ref().map(|at| at.to_string());
+    Ok(MovesConfig {
+        user: user.map(|at| check.name("moves.user", at)).transpose()?,
+        password_file: check.optional_path("moves.password_file", raw.password_file.as_ref())?,
+        passfile: text(&raw.passfile),
+        ssl_root_cert: text(&raw.ssl_root_cert),
+        at_once: check.count("moves.at_once", &raw.at_once, 1..=256)?,
+        per_instance: check.count("moves.per_instance", &raw.per_instance, 1..=64)?,
+        bytes_per_second: rate
+            .map(|at| size(check, "moves.bytes_per_second", at, QUEUE))
+            .transpose()?,
+        max_lag: size(check, "moves.max_lag", &raw.max_lag, QUEUE)?,
+        lock_timeout: time(
+            check,
+            "moves.lock_timeout",
+            &raw.lock_timeout,
+            Time::ms(1)..=Time::secs(60),
+        )?,
+        // A router takes back a fence that stands for 10 s.
+        cutover_timeout: time(
+            check,
+            "moves.cutover_timeout",
+            &raw.cutover_timeout,
+            Time::ms(10)..=Time::secs(8),
+        )?,
+        retry_min: time(check, "moves.retry_min", &raw.retry_min, FIRST_RETRY)?,
+        retry_max: time(check, "moves.retry_max", &raw.retry_max, LAST_RETRY)?,
+        patience: time(
+            check,
+            "moves.patience",
+            &raw.patience,
+            Time::secs(1)..=Time::secs(86_400),
+        )?,
+        lease: time(
+            check,
+            "moves.lease",
+            &raw.lease,
+            Time::secs(2)..=Time::secs(600),
+        )?,
+        keep: time(
+            check,
+            "moves.keep",
+            &raw.keep,
+            Time::ms(0)..=Time::secs(36_000_000),
+        )?,
     })
 }
 

@@ -21,7 +21,7 @@ help: correct the spelling, or remove the key",
     (
         "unknown section",
         "[ingst]\n",
-        "r.toml:1:2: unknown field `ingst`, expected one of `shardmap`, `schema`, `grpc`, `http`, `postgres`, `ingest`, `alerts`, `groups`, `log`, `map`, `feeds`
+        "r.toml:1:2: unknown field `ingst`, expected one of `shardmap`, `schema`, `grpc`, `http`, `postgres`, `ingest`, `alerts`, `groups`, `log`, `map`, `moves`, `feeds`
 help: correct the spelling, or remove the key",
     ),
     (

@@ -2,6 +2,7 @@
 
 mod check;
 mod migrate;
+mod sites;
 mod tables;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -67,10 +68,24 @@ pub(crate) fn instance(
     name: InstanceName,
     password: Option<&str>,
 ) -> Result<Arc<Instance>, FleetError> {
+    let postgres = &config.postgres;
+    let size = (postgres.writers, postgres.readers);
+    instance_as(config, map, name, &postgres.user, password, size)
+}
+
+/// The same, under some role, with so many writers and readers.
+fn instance_as(
+    config: &RouterConfig,
+    map: &ShardMap,
+    name: InstanceName,
+    user: &str,
+    password: Option<&str>,
+    (writers, readers): (u32, u32),
+) -> Result<Arc<Instance>, FleetError> {
     let spec = &map.instances[&name];
     let postgres = &config.postgres;
     let settings = ConnectorSettings {
-        user: postgres.user.clone(),
+        user: user.to_owned(),
         dbname: postgres.dbname.clone(),
         search_path: postgres.search_path.clone(),
         ssl_mode: match postgres.sslmode {
@@ -94,8 +109,8 @@ pub(crate) fn instance(
         .map_err(|error| FleetError::of(name, error))?;
     Ok(Instance::new(
         connector,
-        postgres.writers,
-        postgres.readers,
+        writers,
+        readers,
         postgres.statement_cache,
         postgres.connect_timeout,
     ))

@@ -31,6 +31,8 @@ fn a_move_from_start_to_end() {
     };
     assert_eq!(owner(&[(0, MovingOut, 1), (4, MovingIn, 1)]), leaving);
     assert_eq!(leaving.instance(), Some(db(0)));
+    // The source has decided, the target has not taken over yet.
+    assert_eq!(owner(&[(0, Moved, 1), (4, MovingIn, 1)]), leaving);
     assert_eq!(owner(&[(0, MovingOut, 1), (4, Owned, 2)]), one(4, 2));
     assert_eq!(owner(&[(0, Moved, 1), (4, Owned, 2)]), one(4, 2));
     assert_eq!(one(4, 2).instance(), Some(db(4)));
@@ -38,10 +40,12 @@ fn a_move_from_start_to_end() {
 
 #[test]
 fn leftovers_own_nothing() {
-    assert_eq!(
-        owner(&[(0, Moved, 9), (1, MovingIn, 9)]),
-        TableOwner::Nobody
-    );
+    assert_eq!(owner(&[(0, Moved, 9)]), TableOwner::Away);
+    assert_eq!(owner(&[(0, Moved, 9), (1, Moved, 8)]), TableOwner::Away);
+    // A copy from an owner that has not reported.
+    assert_eq!(owner(&[(0, Moved, 8), (1, MovingIn, 9)]), TableOwner::Away);
+    assert_eq!(owner(&[(1, MovingIn, 9)]), TableOwner::Away);
+    assert_eq!(TableOwner::Away.instance(), None);
 }
 
 #[test]
@@ -58,7 +62,7 @@ fn double_ownership_is_a_conflict() {
 #[test]
 fn a_repeated_report_counts_by_epoch() {
     assert_eq!(owner(&[(0, Owned, 3), (0, Moved, 2)]), one(0, 3));
-    assert_eq!(owner(&[(0, Owned, 3), (0, Moved, 4)]), TableOwner::Nobody);
+    assert_eq!(owner(&[(0, Owned, 3), (0, Moved, 4)]), TableOwner::Away);
 }
 
 #[test]

@@ -162,7 +162,8 @@ impl Plan {
              [grpc]\nlisten = \"127.0.0.1:{grpc}\"\n\n\
              [http]\nlisten = \"127.0.0.1:{http}\"\n\n\
              [postgres]\nuser = \"pgbraid\"\ndbname = \"pgbraid\"\n\
-             password_file = \"secrets/password\"\nsslmode = \"disable\"\n"
+             password_file = \"secrets/password\"\nsslmode = \"disable\"\n\n\
+             [moves]\nuser = \"postgres\"\npassword_file = \"secrets/superuser\"\n"
         );
         if let Some(parent) = &self.parent {
             let quote = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));

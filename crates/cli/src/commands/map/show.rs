@@ -1,8 +1,7 @@
-//! `pgbraid map`: where tables should live, and where a key does.
+//! `pgbraid map show` and `map locate`.
 
 use std::collections::BTreeMap;
 
-use clap::Subcommand;
 use pgbraid_client::proto;
 use pgbraid_config::ShardMap;
 use serde_json::{Value, json};
@@ -11,14 +10,6 @@ use crate::failure::Result;
 use crate::output;
 use crate::router_args::{self, Access, RouterArgs, status};
 use crate::settings::ConfigArg;
-
-#[derive(Subcommand, Debug)]
-pub enum Command {
-    /// Show which tables the shard map gives to which instance
-    Show(Show),
-    /// Show where a key's row lives now
-    Locate(Locate),
-}
 
 #[derive(clap::Args, Debug)]
 pub struct Show {
@@ -49,14 +40,7 @@ pub struct Locate {
     json: bool,
 }
 
-pub async fn run(command: Command) -> Result<()> {
-    match command {
-        Command::Show(args) => show(args).await,
-        Command::Locate(args) => locate(args).await,
-    }
-}
-
-async fn show(args: Show) -> Result<()> {
+pub async fn show(args: Show) -> Result<()> {
     let (_, map) = args.config.load()?;
     let now = match &args.router {
         None => None,
@@ -106,7 +90,7 @@ async fn show(args: Show) -> Result<()> {
     Ok(())
 }
 
-async fn locate(args: Locate) -> Result<()> {
+pub async fn locate(args: Locate) -> Result<()> {
     let client = args.router.connect().await?;
     let request = proto::LocateRequest {
         feed: args.feed.clone(),
@@ -146,7 +130,7 @@ fn placement(
 }
 
 /// `0-15,20` of ascending numbers.
-fn ranges(tables: &[u32]) -> String {
+pub fn ranges(tables: &[u32]) -> String {
     let runs = tables.chunk_by(|a, b| a + 1 == *b);
     let run = |run: &[u32]| match run {
         [first, .., last] => format!("{first}-{last}"),
@@ -156,7 +140,7 @@ fn ranges(tables: &[u32]) -> String {
 }
 
 /// Breaks a list after commas.
-fn wrap(list: &str, width: usize) -> Vec<String> {
+pub fn wrap(list: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for part in list.split_inclusive(',') {
         let full = lines

@@ -1,0 +1,71 @@
+//! The fence: triggers on a table that raise our own SQLSTATE.
+
+use super::Move;
+use crate::{DbError, sql::quote_literal};
+
+/// Fires for each row, however it is reached.
+const ROW: &str = "pgbraid_fence_row";
+/// Fires for statements that name the table, also if they find no row, and for truncate.
+const STATEMENT: &str = "pgbraid_fence_statement";
+
+/// Makes the fence. Locks out the writers of this one table, and no reader.
+pub(super) fn raise(of: &Move) -> String {
+    let (leaf, feed) = (of.leaf(), quote_literal(of.feed()));
+    let call = format!("execute function pgbraid.fence({feed}, '{}')", of.number());
+    format!(
+        "create or replace trigger {ROW} before insert or update or delete on {leaf} \
+         for each row {call}; \
+         create or replace trigger {STATEMENT} before insert or update or delete or truncate \
+         on {leaf} for each statement {call}; \
+         alter table {leaf} enable trigger {ROW}, enable trigger {STATEMENT}"
+    )
+}
+
+/// Lets writers pass; the triggers stay. Dropping them would lock out readers too.
+pub(super) fn lower(leaf: &str) -> String {
+    format!("alter table {leaf} disable trigger {ROW}, disable trigger {STATEMENT}")
+}
+
+/// Takes a lowered fence away.
+fn remove(leaf: &str) -> String {
+    format!("drop trigger if exists {ROW} on {leaf}; drop trigger if exists {STATEMENT} on {leaf}")
+}
+
+/// Takes a lowered fence away, if no reader is in the way: lowered it costs next to nothing, and a
+/// lock that waits for a long report would hold up writers behind it.
+pub(super) async fn remove_if_idle(client: &tokio_postgres::Client, leaf: &str) {
+    let removed = client
+        .batch_execute(&format!(
+            "begin; set local lock_timeout = 100; {}; commit",
+            remove(leaf)
+        ))
+        .await;
+    if removed.is_err() {
+        let _ = client.batch_execute("rollback").await;
+    }
+}
+
+/// Takes a partition out of its parent without locking anybody out. Begun before, it is finished.
+pub(super) async fn detach(
+    client: &tokio_postgres::Client,
+    parent: &str,
+    child: &str,
+) -> Result<(), DbError> {
+    let attached = client
+        .query_opt(
+            "select inhdetachpending from pg_inherits \
+             where inhrelid = to_regclass($1) and inhparent = to_regclass($2)",
+            &[&child, &parent],
+        )
+        .await?
+        .map(|row| row.get::<_, bool>(0));
+    if let Some(pending) = attached {
+        let how = if pending { "finalize" } else { "concurrently" };
+        client
+            .batch_execute(&format!(
+                "alter table {parent} detach partition {child} {how}"
+            ))
+            .await?;
+    }
+    Ok(())
+}

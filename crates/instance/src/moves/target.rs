@@ -1,0 +1,369 @@
+//! The target of a move: partition, subscription, and the end of waiting.
+
+use pgbraid_shardmap::InstanceName;
+use tokio_postgres::Client;
+
+use super::{Move, MovingRow, fence, moving_row};
+use crate::{
+    DbError, DbErrorKind, Instance,
+    sql::{qualified, quote_ident, quote_literal},
+};
+
+/// Connections to the target of a move: as the role of pgbraid, and as one that may subscribe.
+pub struct TargetSide {
+    client: Client,
+    admin: Client,
+    instance: InstanceName,
+}
+
+/// What the target says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetSeen {
+    /// Its row of ownership.
+    pub row: Option<MovingRow>,
+    /// The partition is there.
+    pub table: bool,
+    /// It is there and has rows.
+    pub filled: bool,
+    /// The subscription is there.
+    pub subscription: bool,
+    /// The copy is done and changes are being applied.
+    pub ready: bool,
+    /// The server is the one on which the copy began.
+    pub same_server: bool,
+    /// Rows copied so far, while the copy runs.
+    pub copied_rows: Option<u64>,
+    /// Bytes read by the copy so far.
+    pub copied_bytes: Option<u64>,
+    /// Bytes of the partition.
+    pub bytes: u64,
+    /// Errors of the subscription's workers so far.
+    pub errors: u64,
+}
+
+impl Instance {
+    /// Connects to the target of a move; `admin` is the same instance under a role that may make
+    /// subscriptions.
+    ///
+    /// # Errors
+    /// If it can't be reached, or is another server.
+    pub async fn move_target(&self, admin: &Instance) -> Result<TargetSide, DbError> {
+        Ok(TargetSide {
+            client: self.connect("").await?,
+            admin: admin.connect("").await?,
+            instance: self.name(),
+        })
+    }
+}
+
+impl TargetSide {
+    /// Looks at the target.
+    ///
+    /// # Errors
+    /// If it can't be asked.
+    pub async fn look(&self, of: &Move) -> Result<TargetSeen, DbError> {
+        // Before 15 there are no counts of errors.
+        let errors = "(select apply_error_count + sync_error_count from \
+             pg_stat_subscription_stats where subid = s.oid)";
+        let counts: bool = self
+            .admin
+            .query_one(
+                "select to_regclass('pg_catalog.pg_stat_subscription_stats') is not null",
+                &[],
+            )
+            .await?
+            .get(0);
+        let row = self
+            .admin
+            .query_one(
+                &format!(
+                    "select o.state, o.epoch, o.move_id = $3::text::uuid, o.moved_to, \
+                     o.mover_term, o.cut, t.leaf is not null, s.oid is not null, \
+                     coalesce(r.srsubstate = 'r', false), \
+                     coalesce(o.move_timeline = (select timeline_id from pg_control_checkpoint()), \
+                     true), p.tuples_processed, p.bytes_processed, \
+                     coalesce(pg_total_relation_size(t.leaf), 0), coalesce({}, 0)::int8 \
+                     from (select to_regclass($5) as leaf) as t \
+                     left join pgbraid.ownership o on o.feed = $1 and o.tbl = $2 \
+                     left join pg_subscription s on s.subname = $4::text and s.subdbid = \
+                     (select oid from pg_database where datname = current_database()) \
+                     left join pg_subscription_rel r on r.srsubid = s.oid and r.srrelid = t.leaf \
+                     left join pg_stat_progress_copy p on p.relid = t.leaf and \
+                     p.datname = current_database()",
+                    if counts { errors } else { "0" }
+                ),
+                &[
+                    &of.feed(),
+                    &of.number(),
+                    &of.id_text(),
+                    &of.name(),
+                    &of.leaf(),
+                ],
+            )
+            .await?;
+        let table = row.get(6);
+        let filled = table && {
+            let sql = format!("select exists (select from {})", of.leaf());
+            self.client.query_one(&sql, &[]).await?.get(0)
+        };
+        let count = |at: usize| row.get::<_, Option<i64>>(at).map(|n| n.max(0) as u64);
+        Ok(TargetSeen {
+            row: moving_row(&row, 0)?,
+            table,
+            filled,
+            subscription: row.get(7),
+            ready: row.get(8),
+            same_server: row.get(9),
+            copied_rows: count(10),
+            copied_bytes: count(11),
+            bytes: count(12).unwrap_or(0),
+            errors: count(13).unwrap_or(0),
+        })
+    }
+
+    /// Makes the partition with its fence, and says that the table is moving in.
+    ///
+    /// # Errors
+    /// If the target holds what is left of the table from before, or a partition can't be made.
+    pub async fn make(&mut self, of: &Move) -> Result<(), DbError> {
+        let left: bool = self
+            .client
+            .query_one("select to_regclass($1) is not null", &[&of.leaf()])
+            .await?
+            .get(0);
+        let transaction = self.client.transaction().await?;
+        transaction
+            .execute(
+                "insert into pgbraid.feed (name, table_schema, table_name, tables) \
+                 values ($1, $2, $3, $4) on conflict (name) do nothing",
+                &[
+                    &of.feed(),
+                    &of.schema.schema,
+                    &of.schema.table,
+                    &(of.schema.tables as i32),
+                ],
+            )
+            .await?;
+        let made = transaction
+            .execute(
+                "insert into pgbraid.ownership as o \
+                 (feed, tbl, epoch, state, move_id, mover_term, move_timeline) \
+                 select $1, $2, $4, 'moving_in', $3::text::uuid, $5, timeline_id \
+                 from pg_control_checkpoint() \
+                 on conflict (feed, tbl) do update set before_epoch = o.epoch, \
+                 epoch = excluded.epoch, state = 'moving_in', move_id = excluded.move_id, \
+                 mover_term = excluded.mover_term, move_timeline = excluded.move_timeline, \
+                 changed_at = clock_timestamp() \
+                 where o.state = 'moved' and o.epoch < excluded.epoch and o.move_id is null \
+                 and o.mover_term <= excluded.mover_term",
+                &[
+                    &of.feed(),
+                    &of.number(),
+                    &of.id_text(),
+                    &(of.epoch.0 as i64),
+                    &of.term,
+                ],
+            )
+            .await?;
+        if made != 1 {
+            return Err(of.out_of_date("making", self.instance));
+        }
+        if left {
+            return Err(DbError::new(
+                DbErrorKind::Contradiction,
+                format!(
+                    "{} still has an old {} of feed {}: drop it with `pgbraid map clean` first",
+                    self.instance, of.table, of.schema.feed
+                ),
+            ));
+        }
+        transaction
+            .batch_execute(&format!(
+                "create table {} partition of {} for values with (modulus {}, remainder {}) \
+                 with (fillfactor = 85); {}",
+                of.leaf(),
+                qualified(&of.schema.schema, &of.schema.table),
+                of.schema.tables,
+                of.table.index(),
+                fence::raise(of)
+            ))
+            .await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// Takes over a table that another mover left behind.
+    ///
+    /// # Errors
+    /// If it is not moving in by this move any more, or a later mover has it.
+    pub async fn adopt(&self, of: &Move) -> Result<(), DbError> {
+        let adopted = self
+            .client
+            .execute(
+                "update pgbraid.ownership set mover_term = $4 where feed = $1 and tbl = $2 \
+                 and move_id = $3::text::uuid and mover_term <= $4",
+                &[&of.feed(), &of.number(), &of.id_text(), &of.term],
+            )
+            .await?;
+        match adopted {
+            1 => Ok(()),
+            _ => Err(of.out_of_date("taking over", self.instance)),
+        }
+    }
+
+    /// Subscribes to the source: copies the table, then applies what changes. Atomic: the slot is
+    /// there already. Each transaction is flushed as it is applied, so that what is reported as
+    /// applied is what survives a crash, and is reported at once.
+    ///
+    /// # Errors
+    /// If the role may not, or the target can't reach the source.
+    pub async fn subscribe(&self, of: &Move, conninfo: &str) -> Result<(), DbError> {
+        let name = of.name();
+        // A statement that fails is logged by the server, with the password in it.
+        let _ = self
+            .admin
+            .batch_execute("set log_min_error_statement = panic; set log_statement = none")
+            .await;
+        let sql = format!(
+            "create subscription {} connection {} publication {} with \
+             (create_slot = false, slot_name = {}, copy_data = true, synchronous_commit = on)",
+            quote_ident(&name),
+            quote_literal(conninfo).trim_start(),
+            quote_ident(&name),
+            quote_literal(&name)
+        );
+        self.admin.batch_execute(&sql).await.map_err(|error| {
+            let error = DbError::from(error);
+            let hint = match error.sqlstate.as_deref() {
+                Some("42501") => {
+                    ": making a subscription needs a superuser before PostgreSQL 16, or a member \
+                     of pg_create_subscription; name such a role in moves.user of pgbraid.toml"
+                }
+                _ => "",
+            };
+            error.context(format!("subscribing {} to {}{hint}", of.target, of.source))
+        })
+    }
+
+    /// Takes the table: it is owned here from now on. The move must have been decided.
+    ///
+    /// # Errors
+    /// If the table can't be locked for a moment, or is not moving in by this move.
+    pub async fn own(&mut self, of: &Move) -> Result<(), DbError> {
+        let transaction = self.client.transaction().await?;
+        transaction
+            .batch_execute("set local synchronous_commit = on; set local lock_timeout = 1000")
+            .await?;
+        let owned = transaction
+            .execute(
+                "update pgbraid.ownership set state = 'owned', epoch = epoch + 1, \
+                 moved_to = null, before_epoch = null, changed_at = clock_timestamp() \
+                 where feed = $1 and tbl = $2 and state = 'moving_in' and epoch = $4 \
+                 and move_id = $3::text::uuid",
+                &[
+                    &of.feed(),
+                    &of.number(),
+                    &of.id_text(),
+                    &(of.epoch.0 as i64),
+                ],
+            )
+            .await?;
+        if owned != 1 {
+            return Err(of.out_of_date("taking", self.instance));
+        }
+        transaction
+            .batch_execute(&format!(
+                "{}; notify pgbraid_ownership",
+                fence::lower(&of.leaf())
+            ))
+            .await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// Drops the subscription. The slot stays: its source may be out of reach.
+    ///
+    /// # Errors
+    /// If it can't be dropped.
+    pub async fn unsubscribe(&self, of: &Move) -> Result<(), DbError> {
+        let name = of.name();
+        let there = self
+            .admin
+            .query_opt(
+                "select from pg_subscription where subname = $1::text and subdbid = \
+                 (select oid from pg_database where datname = current_database())",
+                &[&name],
+            )
+            .await?;
+        if there.is_none() {
+            return Ok(());
+        }
+        let name = quote_ident(&name);
+        for sql in [
+            format!("alter subscription {name} disable"),
+            format!("alter subscription {name} set (slot_name = none)"),
+            format!("drop subscription if exists {name}"),
+        ] {
+            self.admin.batch_execute(&sql).await?;
+        }
+        Ok(())
+    }
+
+    /// Drops what has been copied, and says that the table is not moving in any more. The row's
+    /// lock keeps a table that is owned by now.
+    ///
+    /// # Errors
+    /// If the table is not moving in by this move, or can't be dropped.
+    pub async fn drop_copy(&mut self, of: &Move) -> Result<(), DbError> {
+        let transaction = self.client.transaction().await?;
+        let row = transaction
+            .query_opt(
+                "select before_epoch from pgbraid.ownership where feed = $1 and tbl = $2 \
+                 and state = 'moving_in' and epoch = $4 and move_id = $3::text::uuid \
+                 and mover_term <= $5 for update",
+                &[
+                    &of.feed(),
+                    &of.number(),
+                    &of.id_text(),
+                    &(of.epoch.0 as i64),
+                    &of.term,
+                ],
+            )
+            .await?
+            .ok_or_else(|| of.out_of_date("dropping the copy of", self.instance))?;
+        let parent = qualified(&of.schema.schema, &of.schema.table);
+        fence::detach(&self.admin, &parent, &of.leaf()).await?;
+        transaction
+            .batch_execute(&format!("drop table if exists {}", of.leaf()))
+            .await?;
+        let sql = match row.get::<_, Option<i64>>(0) {
+            Some(_) => {
+                "update pgbraid.ownership set state = 'moved', epoch = before_epoch, \
+                 before_epoch = null, move_id = null, move_timeline = null \
+                 where feed = $1 and tbl = $2"
+            }
+            None => "delete from pgbraid.ownership where feed = $1 and tbl = $2",
+        };
+        transaction
+            .execute(sql, &[&of.feed(), &of.number()])
+            .await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// Forgets the move, once the table is owned here.
+    ///
+    /// # Errors
+    /// If the target can't be reached.
+    pub async fn unmark(&self, of: &Move) -> Result<(), DbError> {
+        let row = self
+            .client
+            .execute(
+                "update pgbraid.ownership set move_id = null, move_timeline = null \
+                 where feed = $1 and tbl = $2 and move_id = $3::text::uuid and state = 'owned'",
+                &[&of.feed(), &of.number(), &of.id_text()],
+            )
+            .await?;
+        if row == 1 {
+            fence::remove_if_idle(&self.client, &of.leaf()).await;
+        }
+        Ok(())
+    }
+}
