@@ -367,19 +367,16 @@ impl<'a> Carry<'a> {
         self.mover.progress.point("caught-up");
         self.mover.bring_rules(&to.instance).await?;
         self.mover.check()?;
+        let from = self.mover.sites.site(self.record.source)?;
         let cutting = cut_over(
             &self.of,
+            (&from.instance, &to.instance),
             source,
             target,
             &self.mover.settings,
             self.mover.progress.as_ref(),
         );
-        match bounded(
-            &self.mover.sites.site(self.record.source)?.instance,
-            cutting,
-        )
-        .await?
-        {
+        match bounded(&from.instance, cutting).await? {
             Cut::Over(pause) => {
                 self.tell(Happening::CutOver { pause });
                 self.note("own", Some(pause)).await?;

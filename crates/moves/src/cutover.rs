@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pgbraid_instance::{DbError, DbErrorKind, Move, SourceSide, TargetSide};
+use pgbraid_instance::{DbError, DbErrorKind, Instance, Move, SourceSide, TargetSide};
 use tokio::time::sleep;
 
 use crate::{MoveSettings, event::Progress};
@@ -24,6 +24,7 @@ const POLL: Duration = Duration::from_millis(1);
 /// If an instance is lost in the middle: what became of it shows when it is looked at again.
 pub(crate) async fn cut_over(
     of: &Move,
+    sites: (&Instance, &Instance),
     source: &mut SourceSide,
     target: &mut TargetSide,
     settings: &MoveSettings,
@@ -52,6 +53,11 @@ pub(crate) async fn cut_over(
         sleep(POLL).await;
     }
     progress.point("replayed");
+    // What rules with a cool-down know of the table's keys goes with it, as it is under the fence.
+    let partition = of.partition();
+    let feed = of.schema.feed.as_str();
+    let cooldowns = sites.0.cooldowns(feed, &partition).await?;
+    sites.1.take_cooldowns(feed, &partition, &cooldowns).await?;
     source.decide(of, fenced.cut).await?;
     progress.point("decided");
     own(of, target).await?;

@@ -122,6 +122,18 @@ pub fn draw(wish: &Wish, seen: &Survey, at_once: usize) -> Plan {
         let owners = seen.owners.get(feed).unwrap_or(&nothing);
         tables(&mut plan, feed, wanted, owners, seen);
     }
+    for (instance, tables) in &seen.claims {
+        let known = |name: &InstanceName| name.to_string() == *instance;
+        if !seen.by_instance.keys().chain(seen.silent.keys()).any(known) {
+            plan.error(
+                None,
+                format!(
+                    "{instance} holds {tables} tables, but is not in the shard map: put it back \
+                     with weight = 0 and no pins, apply that, and take it out afterwards"
+                ),
+            );
+        }
+    }
     let bytes: u64 = plan.moves.iter().map(|one| one.bytes).sum();
     let rate = seen.rate.unwrap_or(ASSUMED_RATE).max(1);
     let waves = plan.moves.len().div_ceil(at_once.max(1)) as u64;

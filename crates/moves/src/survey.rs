@@ -26,6 +26,8 @@ pub struct Survey {
     /// Bytes a second of the moves that were done, if any were.
     pub rate: Option<u64>,
     pub(crate) by_instance: BTreeMap<InstanceName, Facts>,
+    /// Tables that the home gives to each instance, whether the map has it or not.
+    pub claims: Vec<(String, i64)>,
     /// Instances that do not answer, and why.
     pub silent: BTreeMap<InstanceName, String>,
 }
@@ -80,6 +82,7 @@ pub async fn survey(sites: &Sites, tables: &BTreeMap<FeedName, u32>) -> Result<S
         cluster,
         open,
         rate: rate(&ended),
+        claims: home.claims().await.map_err(of_home)?,
         ..Survey::default()
     };
     let answers = join_all(sites.by_name.values().map(|site| ask(site, sites, cluster))).await;

@@ -70,6 +70,11 @@ impl Move {
         )
     }
 
+    /// Name of the partition: `orders_17`.
+    pub fn partition(&self) -> String {
+        leaf(&self.schema.table, self.table.index())
+    }
+
     fn feed(&self) -> &str {
         self.schema.feed.as_str()
     }
