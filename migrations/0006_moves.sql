@@ -44,24 +44,34 @@ create table pgbraid.move (
 -- The claim to move a table: one move of a table at a time.
 create unique index move_under_way on pgbraid.move (feed, tbl) where outcome is null;
 
--- The fence: ordinary triggers on a table that this instance does not own. The apply worker of
--- logical replication passes them, nobody else does. It reads who owns the table when it fires.
-create function pgbraid.fence() returns trigger
+-- Says who owns a table that this instance does not own.
+create function pgbraid.refuse(of_feed text, of_tbl int) returns void
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     o pgbraid.ownership;
 begin
-    select * into o from pgbraid.ownership where feed = tg_argv[0] and tbl = tg_argv[1]::int;
+    select * into o from pgbraid.ownership where feed = of_feed and tbl = of_tbl;
     raise exception using
         errcode = 'PB001',
         message = case o.state
             when 'moving_out' then format('tbl%s of feed %s is moving to %s', o.tbl, o.feed, o.moved_to)
             when 'moved' then format('tbl%s of feed %s moved to %s', o.tbl, o.feed, o.moved_to)
-            else format('tbl%s of feed %s is not owned by this instance', tg_argv[1], tg_argv[0])
+            else format('tbl%s of feed %s is not owned by this instance', of_tbl, of_feed)
         end,
-        detail = format('feed=%s table=%s state=%s moved_to=%s epoch=%s', tg_argv[0], tg_argv[1],
+        detail = format('feed=%s table=%s state=%s moved_to=%s epoch=%s', of_feed, of_tbl,
             o.state, coalesce(o.moved_to, ''), o.epoch + 1),
         hint = 'Write to the instance that owns the table, or through a router of pgbraid.';
+end
+$$;
+revoke all on function pgbraid.refuse(text, int) from public;
+
+-- The fence: ordinary triggers on a table that this instance does not own. The apply worker of
+-- logical replication passes them, nobody else does.
+create function pgbraid.fence() returns trigger
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    perform pgbraid.refuse(tg_argv[0], tg_argv[1]::int);
+    return null;
 end
 $$;
 revoke all on function pgbraid.fence() from public;

@@ -22,6 +22,8 @@ pub struct ClusterOptions {
     pub feeds: Vec<(String, u32)>,
     /// More lines for pgbraid.toml.
     pub config: String,
+    /// More lines for its section on moves.
+    pub moves: String,
     /// Settings of PostgreSQL.
     pub settings: Vec<(&'static str, &'static str)>,
 }
@@ -38,6 +40,7 @@ impl Default for ClusterOptions {
                     .into(),
             feeds: vec![("feed".into(), 16)],
             config: String::new(),
+            moves: String::new(),
             settings: Vec::new(),
         }
     }
@@ -94,9 +97,10 @@ impl Cluster {
         let config = format!(
             "shardmap = \"shardmap.toml\"\nschema = [\"schema.sql\"]\n\n\
              [postgres]\npassword_file = {:?}\n\n\
-             [moves]\nuser = \"postgres\"\npassword_file = {:?}\n\n{}\n",
+             [moves]\nuser = \"postgres\"\npassword_file = {:?}\n{}\n{}\n",
             cluster.postgres.password_file(),
             cluster.postgres.superuser_password_file(),
+            options.moves,
             options.config
         );
         std::fs::write(cluster.config(), config).expect("files can be written");

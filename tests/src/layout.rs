@@ -44,6 +44,11 @@ impl Layout {
         self.owners[self.table(key)]
     }
 
+    /// The instance of each table.
+    pub fn owners(&self) -> &[usize] {
+        &self.owners
+    }
+
     /// The first keys that pass a test, from 0.
     pub fn keys(&self, count: usize, pass: impl Fn(&Self, i64) -> bool) -> Vec<i64> {
         (0..).filter(|key| pass(self, *key)).take(count).collect()

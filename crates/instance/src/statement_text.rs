@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use pgbraid_feed::{ColumnMask, FeedSchema, MergePolicy, types::ColumnType};
 use pgbraid_shardmap::KeyType;
 
-use crate::sql::{qualified, quote_ident};
+use crate::sql::{qualified, quote_ident, quote_literal};
 
 /// The rows of a batch as a relation `u(k, c0, c1, ...)` of its arrays.
 ///
@@ -147,14 +147,31 @@ fn merged(policy: MergePolicy, ty: &ColumnType, name: &str, new: &str) -> String
 
 /// Rows are locked in the order of the batch first: deletes would take them in any order, and two
 /// of them could deadlock.
+///
+/// Through the parent, the fence of a table that has moved away sees only rows that are found. A row
+/// that was written at the new owner is not found here, and deleting it must not seem to have
+/// worked: so the tables of the keys are looked up first.
 pub(crate) fn delete(schema: &FeedSchema, table: &str) -> String {
+    let keys = format!("unnest($1::{})", key_array(schema));
+    let (mut first, mut last) = (String::new(), "");
+    if table == schema.table {
+        let _ = write!(
+            first,
+            "away as materialized (select pgbraid.refuse(o.feed, o.tbl) from pgbraid.ownership o \
+             where o.feed = {} and o.state <> 'owned' and exists (select from {keys} as u(k) \
+             where satisfies_hash_partition({}::regclass, {}, o.tbl, u.k))), ",
+            quote_literal(schema.feed.as_str()),
+            quote_literal(&qualified(&schema.schema, table)),
+            schema.tables
+        );
+        last = " and not exists (select from away)";
+    }
     let table = qualified(&schema.schema, table);
     let key = quote_ident(&schema.key.name);
     format!(
-        "with locked as materialized (select t.{key} as k from unnest($1::{}) with ordinality as u(k, n) \
-         join {table} t on t.{key} = u.k order by u.n for update of t) \
-         delete from {table} t using locked where t.{key} = locked.k",
-        key_array(schema)
+        "with {first}locked as materialized (select t.{key} as k from {keys} with ordinality \
+         as u(k, n) join {table} t on t.{key} = u.k order by u.n for update of t) \
+         delete from {table} t using locked where t.{key} = locked.k{last}"
     )
 }
 

@@ -81,13 +81,14 @@ pub fn text(plan: &Plan) -> Vec<String> {
             Some(rate) => format!("measured: {}/s", output::bytes(rate)),
             None => "nothing measured yet".to_owned(),
         };
-        lines.push(format!(
+        let text = format!(
             "map {}: {count} {} to move, {}, about {} ({rate})",
             plan.map,
             if count == 1 { "table" } else { "tables" },
             output::bytes(plan.bytes()),
             time(plan.seconds),
-        ));
+        );
+        lines.extend(fold(&text, 80));
         lines.push(String::new());
         lines.extend(groups(plan));
         lines.push(String::new());

@@ -1,0 +1,158 @@
+//! `pgbraid map` against a test's fleet, and what is true of tables that move.
+
+use std::{
+    collections::BTreeMap,
+    process::{Child, Command, Output, Stdio},
+};
+
+use tokio_postgres::Client;
+
+use crate::{Cluster, ClusterOptions, Layout, process::binary, wait::until};
+
+/// Settings with which moves end soon: a dead mover's lease, and PostgreSQL's own waits.
+pub const QUICK: &str = "lease = \"2s\"\nretry_min = \"20ms\"\nretry_max = \"500ms\"\n";
+
+/// Of PostgreSQL: workers of logical replication start at once.
+pub const QUICK_WORKERS: (&str, &str) = ("wal_retrieve_retry_interval", "50ms");
+
+impl ClusterOptions {
+    /// A fleet whose tables are moved.
+    pub fn moving(instances: u16, tables: u32) -> Self {
+        Self {
+            instances,
+            feeds: vec![("feed".into(), tables)],
+            moves: QUICK.into(),
+            settings: vec![QUICK_WORKERS],
+            ..Self::default()
+        }
+    }
+}
+
+impl Cluster {
+    /// Runs `pgbraid map ..` to its end.
+    ///
+    /// # Panics
+    /// If it can't be started.
+    pub fn run_map(&self, arguments: &[&str]) -> Output {
+        self.start_map(arguments)
+            .wait_with_output()
+            .expect("it ends")
+    }
+
+    /// Starts `pgbraid map ..`.
+    ///
+    /// # Panics
+    /// If it can't be started.
+    pub fn start_map(&self, arguments: &[&str]) -> Child {
+        Command::new(binary())
+            .arg("map")
+            .args(arguments)
+            .arg("--config")
+            .arg(self.config())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("pgbraid starts")
+    }
+
+    /// Runs `pgbraid map ..`, which must succeed. A mover that was killed keeps its lease for a
+    /// moment. Returns what it prints.
+    ///
+    /// # Panics
+    /// If it fails.
+    pub async fn map_done(&self, arguments: &[&str]) -> String {
+        until(&format!("map {arguments:?} to get the lease"), || async {
+            let output = tokio::task::block_in_place(|| self.run_map(arguments));
+            let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+            if errors.contains("carries out moves already") {
+                return None;
+            }
+            assert!(output.status.success(), "map {arguments:?}:\n{errors}");
+            Some(String::from_utf8_lossy(&output.stdout).into_owned())
+        })
+        .await
+    }
+
+    /// Writes a map of all instances in which each table is pinned.
+    pub fn pin(&self, feed: &str, owners: &[usize]) {
+        let mut pins: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+        for (table, owner) in owners.iter().enumerate() {
+            pins.entry(*owner).or_default().push(table.to_string());
+        }
+        let pins: String = pins
+            .iter()
+            .map(|(owner, tables)| format!("db{owner} = [{}]\n", tables.join(", ")))
+            .collect();
+        let feeds = [(feed.to_owned(), owners.len() as u32)];
+        let map = self.map(self.instances(), &feeds);
+        self.write_map(&format!("{map}[feeds.{feed}.pins]\n{pins}"));
+    }
+
+    /// A superuser's connection.
+    ///
+    /// # Panics
+    /// If the instance can't be reached.
+    pub async fn superuser(&self, instance: usize) -> Client {
+        let client = self.postgres.connect(instance, true, "pgbraid").await;
+        client.expect("the instance answers")
+    }
+
+    /// What all instances say of a feed's tables and of moves, in order: ownership without times and
+    /// counters, partitions, their triggers, publications, slots, subscriptions.
+    ///
+    /// # Panics
+    /// If an instance can't be asked.
+    pub async fn footprint(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        for instance in 0..self.instances().into() {
+            let client = self.superuser(instance).await;
+            let rows = client
+                .query(
+                    "select format('%s/%s %s %s %s %s', feed, tbl, state, epoch, moved_to, move_id) \
+                     from pgbraid.ownership union all \
+                     select 'partition ' || inhrelid::regclass from pg_inherits \
+                     where inhparent = 'feed'::regclass union all \
+                     select format('trigger %s on %s', tgname, tgrelid::regclass) \
+                     from pg_trigger where tgname ~ 'fence' union all \
+                     select 'publication ' || pubname from pg_publication union all \
+                     select 'slot ' || slot_name from pg_replication_slots union all \
+                     select 'subscription ' || subname from pg_subscription order by 1",
+                    &[],
+                )
+                .await
+                .expect("the catalog can be read");
+            all.extend(
+                rows.iter()
+                    .map(|row| format!("db{instance} {}", row.get::<_, &str>(0))),
+            );
+        }
+        all
+    }
+
+    /// Every row of a feed with its instance, by key: as often as it is there.
+    ///
+    /// # Panics
+    /// If an instance can't be asked.
+    pub async fn rows_everywhere(&self, columns: &str) -> BTreeMap<i64, Vec<(usize, String)>> {
+        let mut all: BTreeMap<i64, Vec<(usize, String)>> = BTreeMap::new();
+        let sql = format!("select id, concat_ws(',', {columns}) from feed");
+        for instance in 0..self.instances().into() {
+            let rows = self.sql(instance).await.query(&sql, &[]).await;
+            for row in rows.expect("the feed can be read") {
+                all.entry(row.get(0))
+                    .or_default()
+                    .push((instance, row.get(1)));
+            }
+        }
+        all
+    }
+
+    /// Owners of a feed's tables, once the routers' own view does not matter.
+    ///
+    /// # Panics
+    /// If a table has not exactly one owner.
+    pub async fn owners(&self, feed: &str) -> Vec<usize> {
+        Layout::of(self, feed).await.owners().to_vec()
+    }
+}
