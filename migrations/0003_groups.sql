@@ -111,7 +111,8 @@ create function pgbraid.last_attempts(history jsonb) returns jsonb language sql 
 $$;
 
 -- Ends some open deliveries of a claim (a row that the caller has locked) without an ack: they come
--- again when `p_due`, or are dead letters if they came too often or `p_kill` says so.
+-- again when `p_due`, or are dead letters if they came too often or `p_kill` says so. What was
+-- released nobody has tried: that delivery does not count.
 create function pgbraid.group_put_back(
     c pgbraid.group_claim, p_seqs bigint[], p_how text, p_due timestamptz, p_reason text, p_kill bool
 ) returns void language plpgsql as $$
@@ -120,7 +121,7 @@ declare
 begin
     select max_deliveries into strict v_max from pgbraid.consumer_group where name = c.name;
     with ended as materialized (
-        select u.seq, u.key, u.deliveries, p_kill or u.deliveries >= v_max as dead,
+        select u.seq, u.key, u.deliveries, p_kill or u.deliveries >= v_max and p_how <> 'released' as dead,
             pgbraid.last_attempts(coalesce(c.history -> u.seq::text, '[]') || pgbraid.attempt(
                 u.deliveries, c.member, c.claimed_at, p_how, p_reason)) as history
         from unnest(c.seqs, c.keys, c.deliveries, c.open) u(seq, key, deliveries, open)
@@ -136,7 +137,8 @@ begin
         on conflict (name, seq) do nothing
     )
     insert into pgbraid.group_retry (name, seq, key, due_at, deliveries, history)
-    select c.name, e.seq, coalesce(e.key, ''), p_due, e.deliveries, e.history
+    select c.name, e.seq, coalesce(e.key, ''), p_due,
+        e.deliveries - (p_how = 'released')::int, e.history
     from ended e where not e.dead
     on conflict (name, seq) do nothing;
     perform pgbraid.group_close(c, p_seqs);

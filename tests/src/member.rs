@@ -67,6 +67,17 @@ impl Member {
         })
     }
 
+    /// Leaves: what it holds goes to others as if it had not been delivered.
+    ///
+    /// # Panics
+    /// If the router does not end the stream.
+    pub async fn leave(self) {
+        drop(self.requests);
+        let mut responses = self.responses;
+        let end = async { while let Ok(Some(_)) = responses.message().await {} };
+        limited("the end of the stream", end).await;
+    }
+
     async fn receive(&mut self) -> Result<(), Status> {
         let response = limited("a response", self.responses.message()).await?;
         let response = response.ok_or_else(|| Status::unavailable("the stream has ended"))?;

@@ -175,8 +175,9 @@ impl Consumer {
     }
 
     /// Gives up what it holds, for other members at once. Waits for claims that are under way, as
-    /// long as `limit`; what it can't give back comes back when its time is over.
-    pub async fn leave(mut self, limit: Duration, reason: &str) {
+    /// long as `limit`; what it can't give back comes back when its time is over. What a member that
+    /// was `lost` held counts as delivered: it may be what the member died of.
+    pub async fn leave(mut self, limit: Duration, reason: &str, lost: bool) {
         let giving_back = async {
             while self.lanes.values().any(|lane| lane.asked.is_some()) {
                 let Some(done) = self.tasks.join_next_with_id().await else {
@@ -186,7 +187,13 @@ impl Consumer {
             }
             for id in self.held.take() {
                 let reason = reason.to_owned();
-                self.settling.push(id, Settle::Release { reason });
+                let delay = Duration::ZERO;
+                let settle = if lost {
+                    Settle::Nack { delay, reason }
+                } else {
+                    Settle::Release { reason }
+                };
+                self.settling.push(id, settle);
             }
             while self.settling.len() > 0 {
                 self.start_settling();

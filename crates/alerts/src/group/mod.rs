@@ -62,7 +62,7 @@ pub enum Settle {
         /// For its history.
         reason: String,
     },
-    /// Again at once: the member has left.
+    /// Again at once, as if it had not been delivered: the member has left.
     Release {
         /// For its history.
         reason: String,

@@ -187,7 +187,7 @@ impl Service {
             if answer.send(deliveries).is_ok() {
                 consumer.detach();
             } else {
-                consumer.leave(LEAVING, "the client had gone").await;
+                consumer.leave(LEAVING, "the client had gone", false).await;
             }
         });
         let deliveries = answered.await.unwrap_or_default();
@@ -205,22 +205,32 @@ struct Member {
     responses: Responses,
 }
 
+/// How a member ended its stream.
+enum End {
+    Left,
+    Lost,
+}
+
 impl Member {
     async fn run(mut self) {
         let end = self.serve().await;
-        let reason = match &end {
-            Err(status) => status.message().to_owned(),
-            Ok(()) => "the member left".to_owned(),
+        let (reason, lost) = match &end {
+            Ok(End::Left) => ("the member left".to_owned(), false),
+            Ok(End::Lost) => ("the connection to the member was lost".to_owned(), true),
+            Err(status) => {
+                let ours = *self.shared.draining.borrow();
+                (status.message().to_owned(), !ours)
+            }
         };
         if let Err(status) = end {
             let sent = self.responses.send(Err(status));
             let _ = tokio::time::timeout(Duration::from_secs(1), sent).await;
         }
-        self.consumer.leave(LEAVING, &reason).await;
+        self.consumer.leave(LEAVING, &reason, lost).await;
     }
 
-    /// Ok: the member has left.
-    async fn serve(&mut self) -> Result<(), Status> {
+    /// Err: the member is sent away.
+    async fn serve(&mut self) -> Result<End, Status> {
         let mut drain = self.shared.draining.subscribe();
         let mut heartbeat = tokio::time::interval(self.shared.config.alerts.heartbeat);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -232,14 +242,15 @@ impl Member {
             let mut asked = None;
             tokio::select! {
                 _ = drain.wait_for(|draining| *draining) => return Err(draining()),
-                () = responses.closed() => return Ok(()),
+                () = responses.closed() => return Ok(End::Lost),
                 request = self.requests.message(), if room => match request {
                     Ok(Some(request)) => asked = Some(request),
-                    Ok(None) | Err(_) => return Ok(()),
+                    Ok(None) => return Ok(End::Left),
+                    Err(_) => return Ok(End::Lost),
                 },
                 got = responses.reserve(), if place.is_none() => match got {
                     Ok(got) => place = Some(got),
-                    Err(_) => return Ok(()),
+                    Err(_) => return Ok(End::Lost),
                 },
                 event = self.consumer.next(), if place.is_some() => {
                     if let Some(place) = place.take() {

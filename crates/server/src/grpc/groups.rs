@@ -254,7 +254,8 @@ impl Service {
             None | Some(position::At::Now(_)) => Start::Now,
             Some(position::At::Earliest(_)) => Start::Earliest,
             Some(position::At::Time(at)) => {
-                Start::Time(at.seconds.saturating_mul(1_000_000) + i64::from(at.nanos / 1000))
+                let us = at.seconds.saturating_mul(1_000_000);
+                Start::Time(us.saturating_add(i64::from(at.nanos / 1000)))
             }
             Some(position::At::Token(text)) => {
                 let bad = |error| {
