@@ -6,7 +6,7 @@ use pgbraid_proto::v1::{self, follow_response::Event as WireEvent};
 use tonic::Streaming;
 
 use crate::backoff::Backoff;
-use crate::client::Client;
+use crate::client::{Client, Place};
 use crate::error::ClientError;
 
 /// What to follow.
@@ -57,6 +57,8 @@ pub struct ChangeFollower {
     client: Client,
     options: FollowOptions,
     stream: Option<Streaming<v1::FollowResponse>>,
+    /// Where the stream goes, or was tried last.
+    place: Place,
     failures: u32,
     wait: Duration,
     ended: bool,
@@ -69,6 +71,7 @@ impl ChangeFollower {
     /// The router refused it (a feed that does not tell of its changes), or is not there.
     pub async fn start(client: Client, options: FollowOptions) -> Result<Self, ClientError> {
         let mut follower = Self {
+            place: client.place(),
             client,
             options,
             stream: None,
@@ -93,6 +96,7 @@ impl ChangeFollower {
                 Some(stream) => heard(stream, self.options.silence).await,
                 None => {
                     tokio::time::sleep(self.wait).await;
+                    self.place = self.client.place();
                     match self.follow().await {
                         Ok(stream) => {
                             self.stream = Some(stream);
@@ -118,6 +122,7 @@ impl ChangeFollower {
                 return Err(error);
             }
             self.stream = None;
+            self.client.lost(self.place);
             self.failures = self.failures.saturating_add(1);
             self.wait = self.options.backoff.wait(self.failures);
             if let ClientError::Api(api) = &error {

@@ -8,6 +8,9 @@ use std::time::Duration;
 pub struct ClientConfig {
     /// `http://host:port`, or `https://host:port` for TLS.
     pub endpoint: String,
+    /// Further routers of the same cluster. A client starts with any of all these that answers, and
+    /// streams that lose their router go on at the next one.
+    pub fallbacks: Vec<String>,
     /// For `https://` only.
     pub tls: TlsOptions,
     /// Sent as `authorization: Bearer <token>` with every call.
@@ -43,6 +46,7 @@ impl ClientConfig {
     pub fn new(endpoint: impl Into<String>) -> Self {
         Self {
             endpoint: endpoint.into(),
+            fallbacks: Vec::new(),
             tls: TlsOptions::default(),
             token: None,
             connect_timeout: Duration::from_secs(5),
@@ -56,6 +60,7 @@ impl fmt::Debug for ClientConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientConfig")
             .field("endpoint", &self.endpoint)
+            .field("fallbacks", &self.fallbacks)
             .field("tls", &self.tls)
             .field("token", &self.token.as_ref().map(|_| "..."))
             .field("connect_timeout", &self.connect_timeout)

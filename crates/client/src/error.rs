@@ -26,6 +26,9 @@ pub enum ClientError {
     /// The router refused the call.
     #[error(transparent)]
     Api(Box<ApiError>),
+    /// The store of tokens failed.
+    #[error("{0}")]
+    TokenStore(String),
     /// The producer or the stream has ended, and takes nothing more.
     #[error("the stream to the router has ended")]
     Closed,
@@ -64,6 +67,7 @@ impl ClientError {
             Self::Config(_) => Code::InvalidArgument,
             Self::Unreachable { .. } => Code::Unavailable,
             Self::Api(error) => error.code,
+            Self::TokenStore(_) => Code::Internal,
             Self::Closed => Code::Cancelled,
         }
     }
@@ -81,7 +85,7 @@ impl ClientError {
                 | Code::AlreadyExists
                 | Code::FailedPrecondition
                 | Code::OutOfRange
-        ) && !matches!(self, Self::Closed)
+        ) && !matches!(self, Self::Closed | Self::TokenStore(_))
     }
 }
 

@@ -9,7 +9,7 @@ use pgbraid_proto::v1::{
 use tonic::Streaming;
 
 use crate::backoff::Backoff;
-use crate::client::Client;
+use crate::client::{Client, Place};
 use crate::error::ClientError;
 
 /// Alerts since the last token that are remembered to drop repeats after a reconnect. Far more than
@@ -88,6 +88,8 @@ pub struct Subscriber {
     client: Client,
     options: SubscribeOptions,
     stream: Option<Streaming<v1::SubscribeResponse>>,
+    /// Where the stream goes, or was tried last.
+    place: Place,
     failures: u32,
     wait: Duration,
     recent: Recent,
@@ -101,6 +103,7 @@ impl Subscriber {
     /// The router refused it (an unknown rule, a token of another cluster), or is not there.
     pub async fn start(client: Client, options: SubscribeOptions) -> Result<Self, ClientError> {
         let mut subscriber = Self {
+            place: client.place(),
             client,
             options,
             stream: None,
@@ -134,6 +137,7 @@ impl Subscriber {
                 Some(stream) => stream.message().await.map_err(ClientError::from),
                 None => {
                     tokio::time::sleep(self.wait).await;
+                    self.place = self.client.place();
                     match self.subscribe().await {
                         Ok(stream) => {
                             self.stream = Some(stream);
@@ -163,6 +167,7 @@ impl Subscriber {
 
     fn lost(&mut self, error: &ClientError) -> Received {
         self.stream = None;
+        self.client.lost(self.place);
         self.failures = self.failures.saturating_add(1);
         self.wait = self.options.backoff.wait(self.failures);
         if let ClientError::Api(api) = error {

@@ -69,9 +69,15 @@ impl Driver {
                     None => return ClientError::Closed,
                 }
             }
+            let place = self.client.place();
             let Err(error) = self.stream().await else {
                 return ClientError::Closed;
             };
+            // Another router only when this one does not take the stream again: while it lives, it
+            // writes what it has taken, and the next one must not be ahead of it.
+            if self.failures > 0 {
+                self.client.lost(place);
+            }
             if !error.is_retriable() {
                 return error;
             }

@@ -1,113 +1,8 @@
-use std::sync::{Arc, Mutex};
-
-use pgbraid_proto::v1::alerts_server::{Alerts, AlertsServer};
-use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Request, Response, Status};
+use tonic::Status;
 
 use super::*;
-use crate::ClientConfig;
-
-type Responses = Vec<Result<v1::SubscribeResponse, Status>>;
-
-/// Answers one subscription after the other from a script, and keeps where each started.
-#[derive(Clone, Default)]
-struct Fake {
-    script: Arc<Mutex<VecDeque<Responses>>>,
-    starts: Arc<Mutex<Vec<Option<WireStart>>>>,
-}
-
-fn no_groups() -> Status {
-    Status::unimplemented("this one has only subscribers")
-}
-
-#[tonic::async_trait]
-impl Alerts for Fake {
-    type SubscribeStream =
-        tokio_stream::Iter<std::vec::IntoIter<Result<v1::SubscribeResponse, Status>>>;
-
-    async fn subscribe(
-        &self,
-        request: Request<v1::SubscribeRequest>,
-    ) -> Result<Response<Self::SubscribeStream>, Status> {
-        self.starts.lock().unwrap().push(request.into_inner().start);
-        let script = self.script.lock().unwrap().pop_front();
-        let script = script.ok_or_else(|| Status::invalid_argument("the script has ended"))?;
-        Ok(Response::new(tokio_stream::iter(script)))
-    }
-
-    type ConsumeStream = tonic::codegen::BoxStream<v1::ConsumeResponse>;
-
-    async fn consume(
-        &self,
-        _: Request<tonic::Streaming<v1::ConsumeRequest>>,
-    ) -> Result<Response<Self::ConsumeStream>, Status> {
-        Err(no_groups())
-    }
-
-    async fn pull(
-        &self,
-        _: Request<v1::PullRequest>,
-    ) -> Result<Response<v1::PullResponse>, Status> {
-        Err(no_groups())
-    }
-
-    async fn settle(
-        &self,
-        _: Request<v1::SettleRequest>,
-    ) -> Result<Response<v1::SettleResponse>, Status> {
-        Err(no_groups())
-    }
-
-    async fn put_group(
-        &self,
-        _: Request<v1::PutGroupRequest>,
-    ) -> Result<Response<v1::PutGroupResponse>, Status> {
-        Err(no_groups())
-    }
-
-    async fn list_groups(
-        &self,
-        _: Request<v1::ListGroupsRequest>,
-    ) -> Result<Response<v1::ListGroupsResponse>, Status> {
-        Err(no_groups())
-    }
-
-    async fn remove_group(
-        &self,
-        _: Request<v1::RemoveGroupRequest>,
-    ) -> Result<Response<v1::RemoveGroupResponse>, Status> {
-        Err(no_groups())
-    }
-
-    async fn replay_group(
-        &self,
-        _: Request<v1::ReplayGroupRequest>,
-    ) -> Result<Response<v1::ReplayGroupResponse>, Status> {
-        Err(no_groups())
-    }
-
-    async fn list_dead_letters(
-        &self,
-        _: Request<v1::ListDeadLettersRequest>,
-    ) -> Result<Response<v1::ListDeadLettersResponse>, Status> {
-        Err(no_groups())
-    }
-
-    async fn requeue_dead_letters(
-        &self,
-        _: Request<v1::DeadLettersRequest>,
-    ) -> Result<Response<v1::DeadLettersResponse>, Status> {
-        Err(no_groups())
-    }
-
-    async fn drop_dead_letters(
-        &self,
-        _: Request<v1::DeadLettersRequest>,
-    ) -> Result<Response<v1::DeadLettersResponse>, Status> {
-        Err(no_groups())
-    }
-}
+use crate::fake_alerts::Fake;
+use crate::{MemoryTokenStore, StoredSubscriber, TokenStore};
 
 fn alert(seq: i64, token: &str) -> Result<v1::SubscribeResponse, Status> {
     Ok(v1::SubscribeResponse {
@@ -122,7 +17,7 @@ fn alert(seq: i64, token: &str) -> Result<v1::SubscribeResponse, Status> {
 
 #[tokio::test]
 async fn it_resumes_after_the_last_token_without_repeats() {
-    let fake = Fake::default();
+    let fake = Fake::new(|_, _, _| false);
     fake.script.lock().unwrap().extend([
         vec![
             alert(1, ""),
@@ -133,15 +28,7 @@ async fn it_resumes_after_the_last_token_without_repeats() {
         // From t2: 3 again, then new ones.
         vec![alert(3, ""), alert(4, "t4"), alert(5, "t5")],
     ]);
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    let service = AlertsServer::new(fake.clone());
-    let serve = tonic::transport::Server::builder()
-        .add_service(service)
-        .serve_with_incoming(TcpListenerStream::new(listener));
-    tokio::spawn(serve);
-
-    let client = Client::connect(ClientConfig::new(endpoint)).await.unwrap();
+    let client = fake.client().await;
     let options = SubscribeOptions {
         start: Start::Earliest,
         backoff: Backoff {
@@ -167,4 +54,30 @@ async fn it_resumes_after_the_last_token_without_repeats() {
     let token = |text: &str| Some(WireStart::Token(text.into()));
     assert_eq!(starts[1..], [token("t2"), token("t5")]);
     assert!(matches!(subscriber.next().await, Err(ClientError::Closed)));
+}
+
+#[tokio::test]
+async fn a_position_is_saved_only_after_it_was_handled() {
+    let fake = Fake::new(|_, _, _| false);
+    let script = vec![alert(1, "t1"), alert(2, "t2"), alert(3, "t3")];
+    fake.script.lock().unwrap().push_back(script);
+    let store = MemoryTokenStore::default();
+    store.save("t0").await.unwrap();
+    let client = fake.client().await;
+    let options = SubscribeOptions::default();
+    let started = StoredSubscriber::start(client.clone(), options.clone(), store.clone()).await;
+    let mut subscriber = started.unwrap().save_every(Duration::ZERO);
+    for (seen, saved) in [("t1", "t0"), ("t2", "t1"), ("t3", "t2")] {
+        let received = subscriber.next().await.unwrap();
+        assert_eq!(received.token.as_deref(), Some(seen));
+        // What is being handled now is not saved yet.
+        assert_eq!(store.token().as_deref(), Some(saved));
+    }
+    subscriber.flush().await.unwrap();
+    assert_eq!(store.token().as_deref(), Some("t3"));
+    drop(subscriber);
+    let again = StoredSubscriber::start(client, options, store).await;
+    assert!(again.is_err(), "the script has ended");
+    let token = |text: &str| Some(WireStart::Token(text.into()));
+    assert_eq!(*fake.starts.lock().unwrap(), [token("t0"), token("t3")]);
 }
