@@ -13,7 +13,7 @@ const DEFAULT: &str = "http://127.0.0.1:7432";
 
 #[derive(Args, Debug, Clone)]
 pub struct RouterArgs {
-    /// The router's gRPC address
+    /// The router's gRPC address; of several routers, separated by commas, any that answers
     #[arg(long, value_name = "URL", env = "PGBRAID_ROUTER", default_value = DEFAULT)]
     pub router: String,
     #[command(flatten)]
@@ -38,7 +38,9 @@ impl RouterArgs {
 }
 
 pub async fn connect(router: &str, access: &Access) -> Result<Client> {
-    let mut config = ClientConfig::new(router);
+    let mut routers = router.split(',').map(str::trim);
+    let mut config = ClientConfig::new(routers.next().unwrap_or_default());
+    config.fallbacks = routers.map(str::to_owned).collect();
     if let Some(path) = &access.token_file {
         let token = read(path, "the token")?;
         let token = String::from_utf8(token).or_fail(|| format!("{}", path.display()))?;
@@ -46,7 +48,7 @@ pub async fn connect(router: &str, access: &Access) -> Result<Client> {
     }
     if let Some(path) = &access.ca_cert {
         config.tls.ca_cert_pem = Some(read(path, "the certificate")?);
-    } else if router.starts_with("https://") {
+    } else if router.contains("https://") {
         return Err(
             Failure::new(format!("{router}: TLS needs a certificate to trust"))
                 .hint("add --ca-cert with the certificate (PEM) of who signed the router's"),

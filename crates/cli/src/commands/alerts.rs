@@ -1,4 +1,4 @@
-//! `pgbraid alerts`: follows what the rules find.
+//! `pgbraid alerts`: follows what the rules find, alone or as a group.
 
 use clap::Subcommand;
 use pgbraid_client::{Event, Received, Start, SubscribeOptions, Subscriber, proto};
@@ -7,13 +7,27 @@ use crate::failure::Result;
 use crate::output;
 use crate::router_args::{RouterArgs, refused};
 
+mod consume;
+mod dead;
 pub mod from;
+mod groups;
 pub mod render;
+mod replay;
+mod standing;
 
 #[derive(Subcommand, Debug)]
 pub enum Command {
     /// Print alerts as they come
     Tail(Tail),
+    /// Show consumer groups and how they stand; put, remove, pause and resume them
+    Groups(groups::Args),
+    /// Take part in a consumer group
+    Consume(consume::Args),
+    /// List, requeue and drop the dead letters of a group
+    #[command(subcommand)]
+    Dead(dead::Command),
+    /// Move a group to another position
+    Replay(replay::Args),
 }
 
 #[derive(clap::Args, Debug)]
@@ -54,7 +68,16 @@ pub struct Tail {
 }
 
 pub async fn run(command: Command) -> Result<()> {
-    let Command::Tail(args) = command;
+    match command {
+        Command::Tail(args) => tail(args).await,
+        Command::Groups(args) => groups::run(args).await,
+        Command::Consume(args) => consume::run(args).await,
+        Command::Dead(command) => dead::run(command).await,
+        Command::Replay(args) => replay::run(args).await,
+    }
+}
+
+async fn tail(args: Tail) -> Result<()> {
     let client = args.router.connect().await?;
     let options = SubscribeOptions {
         filter: proto::Filter {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use pgbraid_client::{Event, Received, proto};
+use pgbraid_client::{Event, Message, Received, proto};
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
@@ -121,7 +121,7 @@ impl<'de> Deserialize<'de> for Columns {
 }
 
 /// One line, and nothing in it that a terminal would obey.
-fn plain(text: &str) -> String {
+pub fn plain(text: &str) -> String {
     let visible = |c: char| if c.is_control() { ' ' } else { c };
     text.chars().map(visible).collect()
 }
@@ -133,6 +133,91 @@ pub struct Line<'a> {
     event: Kind<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     token: Option<&'a str>,
+}
+
+/// A delivery as a JSON object: the alert, and which delivery of it this is.
+#[derive(Serialize)]
+pub struct Delivered<'a> {
+    #[serde(flatten)]
+    alert: Kind<'a>,
+    group: &'a str,
+    delivery: u32,
+    deadline: Option<String>,
+}
+
+impl<'a> Delivered<'a> {
+    pub fn of(group: &'a str, message: &'a Message) -> Self {
+        let deadline = message.deadline.map(prost_types::Timestamp::from);
+        Self {
+            alert: Kind::alert(&message.alert),
+            group,
+            delivery: message.delivery,
+            deadline: deadline.as_ref().map(ToString::to_string),
+        }
+    }
+}
+
+/// A dead letter as a JSON object.
+#[derive(Serialize)]
+pub struct Letter<'a> {
+    id: &'a str,
+    group: &'a str,
+    reason: &'a str,
+    deliveries: u32,
+    died_at: Option<String>,
+    history: Vec<Attempt<'a>>,
+    alert: Option<Kind<'a>>,
+}
+
+#[derive(Serialize)]
+struct Attempt<'a> {
+    delivery: u32,
+    member: &'a str,
+    delivered_at: Option<String>,
+    ended_at: Option<String>,
+    how: &'a str,
+    reason: &'a str,
+}
+
+impl<'a> Letter<'a> {
+    pub fn of(letter: &'a proto::DeadLetter) -> Self {
+        let attempt = |one: &'a proto::Attempt| Attempt {
+            delivery: one.delivery,
+            member: &one.member,
+            delivered_at: one.delivered_at.as_ref().map(ToString::to_string),
+            ended_at: one.ended_at.as_ref().map(ToString::to_string),
+            how: &one.how,
+            reason: &one.reason,
+        };
+        Self {
+            id: &letter.id,
+            group: &letter.group,
+            reason: &letter.reason,
+            deliveries: letter.deliveries,
+            died_at: letter.died_at.as_ref().map(ToString::to_string),
+            history: letter.history.iter().map(attempt).collect(),
+            alert: letter.alert.as_ref().map(Kind::alert),
+        }
+    }
+}
+
+/// A dead letter on one line.
+pub fn letter(letter: &proto::DeadLetter, width: Option<usize>) -> String {
+    let died = letter.died_at.as_ref().map(ToString::to_string);
+    let died = died.unwrap_or_default();
+    let reason = plain(&letter.reason);
+    let (rule, key, row) = match &letter.alert {
+        Some(alert) => (alert.rule.as_str(), plain(&alert.key), plain(&alert.row)),
+        None => ("?", "?".into(), String::new()),
+    };
+    let (id, times) = (&letter.id, letter.deliveries);
+    match width {
+        None => format!("{id} {died} {rule} {key} deliveries={times} {reason} {row}"),
+        Some(width) => {
+            let time = died.get(5..19).unwrap_or("--").replace('T', " ");
+            shorten(&format!("{id:<9} {time} {rule} {key}: {reason}"), width)
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -200,21 +285,25 @@ impl<'a> Line<'a> {
 }
 
 impl<'a> Kind<'a> {
+    fn alert(alert: &'a proto::Alert) -> Self {
+        Self::Alert {
+            instance: &alert.instance,
+            seq: alert.seq,
+            feed: &alert.feed,
+            rule: &alert.rule,
+            rule_version: alert.rule_version,
+            channel: &alert.channel,
+            reason: &alert.reason,
+            key: &alert.key,
+            row: raw(&alert.row),
+            raised_at: alert.raised_at.as_ref().map(ToString::to_string),
+            resolved: alert.resolved,
+        }
+    }
+
     fn of(event: &'a Event) -> Self {
         match event {
-            Event::Alert(alert) => Self::Alert {
-                instance: &alert.instance,
-                seq: alert.seq,
-                feed: &alert.feed,
-                rule: &alert.rule,
-                rule_version: alert.rule_version,
-                channel: &alert.channel,
-                reason: &alert.reason,
-                key: &alert.key,
-                row: raw(&alert.row),
-                raised_at: alert.raised_at.as_ref().map(ToString::to_string),
-                resolved: alert.resolved,
-            },
+            Event::Alert(alert) => Self::alert(alert),
             Event::Notification(event) => Self::Notification {
                 instance: &event.instance,
                 channel: &event.channel,
