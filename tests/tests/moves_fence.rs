@@ -346,3 +346,49 @@ async fn a_saved_plan_is_carried_out_or_stale() {
     let again = planned(&["--json"]);
     assert_eq!(again.status.code(), Some(0));
 }
+
+/// Restored from a backup, or edited by hand: two instances say that they own a table.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_owned_twice_is_written_nowhere_until_one_gives_it_up() {
+    let (cluster, router, layout, owners) = start().await;
+    let keys = keys_of(&layout, 0, 5);
+    let mut writer = Writer::open(&router).await;
+    writer.write(upsert(&keys, 1)).await;
+    let other = cluster.sql(1 - owners[0]).await;
+    let plant = "create table feed_0 partition of feed for values with (modulus 4, remainder 0); \
+         insert into pgbraid.ownership (feed, tbl, epoch, state) values ('feed', 0, 5, 'owned'); \
+         notify pgbraid_ownership";
+    other.batch_execute(plant).await.expect("it can be planted");
+    until("the router to say so", || async {
+        (router.metric("pgbraid_map_conflict_tables", &[]) == 1.0).then_some(())
+    })
+    .await;
+    writer.send(upsert(&keys, 2)).await.expect("the stream");
+    let (_, answer) = writer.answer().await.expect("an answer");
+    assert_eq!(answer.refused.len(), keys.len());
+    assert!(
+        answer
+            .refused
+            .iter()
+            .all(|row| row.reason == "TABLE_OWNED_TWICE"),
+        "{:?}",
+        answer.refused
+    );
+    let output = tokio::task::block_in_place(|| cluster.run_map(&["plan"]));
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        text.contains("tbl0 of feed feed is owned by db0 and db1 at once"),
+        "{text}"
+    );
+    let give_up = "delete from pgbraid.ownership where tbl = 0 and epoch = 5; \
+         notify pgbraid_ownership";
+    other.batch_execute(give_up).await.expect("it gives up");
+    until("the conflict to be over", || async {
+        (router.metric("pgbraid_map_conflict_tables", &[]) == 0.0).then_some(())
+    })
+    .await;
+    writer.write(upsert(&keys, 3)).await;
+    let planted = "select count(*) from feed_0";
+    assert_eq!(count(&other, planted).await, 0, "nothing was written there");
+}

@@ -8,6 +8,7 @@ mod groups;
 mod grpc;
 mod http;
 mod metrics;
+mod news;
 mod node;
 mod rescue;
 mod retention;

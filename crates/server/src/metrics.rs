@@ -95,6 +95,17 @@ fn describe() {
         "pgbraid_cooldowns_removed_total",
         "Past cool-downs of rules that were removed, by instance"
     );
+    describe_counter!(
+        "pgbraid_ownership_news_total",
+        "Times that instances said that ownership or rules changed"
+    );
+    describe_counter!(
+        "pgbraid_move_rescues_total",
+        "Cut-overs ended by this router because their mover had died"
+    );
+    for name in ["pgbraid_ownership_news_total", "pgbraid_move_rescues_total"] {
+        metrics::counter!(name).increment(0);
+    }
     describe_counter!("pgbraid_requests_total", "gRPC requests by method and code");
     describe_gauge!(
         "pgbraid_memory_resident_bytes",
