@@ -27,6 +27,7 @@ const METRICS: &[(&str, &str)] = &[
     ("pgbraid_gaps_total", "instance=\"db0\""),
     ("pgbraid_notification_queue_usage", "instance=\"db0\""),
     ("pgbraid_subscribers", ""),
+    ("pgbraid_alert_buffered_bytes", "instance=\"db0\""),
     ("pgbraid_change_subscribers", ""),
     ("pgbraid_changes_read_total", "instance=\"db1\""),
     ("pgbraid_changes_delivered_total", ""),

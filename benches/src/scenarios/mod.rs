@@ -5,6 +5,7 @@
 
 pub mod alerts;
 mod fixture;
+mod groups;
 mod instances;
 mod latencies;
 mod listener;
@@ -50,6 +51,8 @@ enum Name {
     Alerts,
     /// What a thousand subscribers cost, and what a slow one changes
     Subscribers,
+    /// A subscriber and a group of four on a backlog, beside a skip locked queue
+    Groups,
     /// Throughput with 0, 1, 10 and 100 rules
     Rules,
     /// Throughput of the same tables on 1, 2, 4 and 8 instances
@@ -79,6 +82,7 @@ impl Name {
         match self {
             Self::Alerts => alerts::run(plan).await,
             Self::Subscribers => subscribers::run(plan).await,
+            Self::Groups => groups::run(plan).await,
             Self::Rules => rules::run(plan).await,
             Self::Instances => instances::run(plan).await,
             Self::Workers => workers::run(plan).await,

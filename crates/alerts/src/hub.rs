@@ -321,6 +321,8 @@ async fn export_lag(shared: Arc<Shared>) {
         ticks.tick().await;
         for slot in shared.slots().iter() {
             slot.metrics.cursor_lag.set(slot.lag().as_secs_f64());
+            let bytes = slot.lock().ring.bytes();
+            slot.metrics.buffered.set(bytes as f64);
         }
     }
 }

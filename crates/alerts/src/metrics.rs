@@ -22,6 +22,7 @@ const GAPS: &str = "pgbraid_gaps_total";
 const RECONNECTS: &str = "pgbraid_listen_reconnects_total";
 const READABLE: &str = "pgbraid_instance_readable";
 const CURSOR_LAG: &str = "pgbraid_cursor_lag_seconds";
+const BUFFERED: &str = "pgbraid_alert_buffered_bytes";
 const SUBSCRIBERS: &str = "pgbraid_subscribers";
 const CATCHUP_READS: &str = "pgbraid_catchup_reads_total";
 const GROUP_DELIVERIES: &str = "pgbraid_group_deliveries_total";
@@ -80,6 +81,11 @@ pub fn describe() {
         CURSOR_LAG,
         Unit::Seconds,
         "Time since the outbox was last read to its end."
+    );
+    describe_gauge!(
+        BUFFERED,
+        Unit::Bytes,
+        "Alerts of the instance kept in memory for all subscribers."
     );
     describe_gauge!(SUBSCRIBERS, Unit::Count, "Subscriptions that are open.");
     crate::changes::metrics::describe();
@@ -160,6 +166,7 @@ pub(crate) struct InstanceMetrics {
     pub(crate) catchup_reads: Counter,
     pub(crate) readable: Gauge,
     pub(crate) cursor_lag: Gauge,
+    pub(crate) buffered: Gauge,
 }
 
 impl InstanceMetrics {
@@ -177,12 +184,14 @@ impl InstanceMetrics {
             catchup_reads: zero(CATCHUP_READS),
             readable: gauge!(READABLE, "instance" => instance.clone()),
             cursor_lag: gauge!(CURSOR_LAG, "instance" => instance.clone()),
+            buffered: gauge!(BUFFERED, "instance" => instance.clone()),
             instance,
         };
         counter!(ALERTS_READ, "instance" => metrics.instance.clone(), "channel" => OTHER_CHANNEL)
             .increment(0);
         metrics.readable.set(0.0);
         metrics.cursor_lag.set(0.0);
+        metrics.buffered.set(0.0);
         metrics
     }
 
@@ -199,6 +208,7 @@ impl InstanceMetrics {
     pub(crate) fn retire(&self) {
         self.readable.set(f64::NAN);
         self.cursor_lag.set(f64::NAN);
+        self.buffered.set(f64::NAN);
     }
 }
 

@@ -87,6 +87,11 @@ impl Ring {
         }
     }
 
+    /// Bytes of the alerts it keeps, about.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub(crate) fn end(&self) -> Option<&Cursor> {
         self.end.as_ref()
     }

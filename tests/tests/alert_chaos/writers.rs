@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use pgbraid_tests::Layout;
+use pgbraid_tests::{Layout, wait::until};
 use rand::RngExt;
 use tokio::task::JoinSet;
 use tokio_postgres::{Client, Error};
@@ -17,7 +17,7 @@ use crate::World;
 
 const WRITERS: usize = 10;
 /// Few keys, so that each has many alerts.
-const KEYS: usize = 200;
+const KEYS_A_ROW: usize = 10;
 /// Longest transaction.
 const LONG_MS: u64 = 1500;
 
@@ -29,15 +29,19 @@ struct Writer {
     keys: Arc<Vec<Vec<i64>>>,
     committed: Arc<AtomicUsize>,
     wanted: usize,
+    /// The most rows of one statement.
+    rows: usize,
     prepared: Arc<AtomicU64>,
 }
 
 impl Writers {
     /// Starts them; they end once they have committed so many rows.
     pub fn start(world: &Arc<World>, layout: &Layout, wanted: usize) -> Self {
+        // A million at twenty a statement would take a day.
+        let rows = (wanted / 600).clamp(20, 1000);
         let instances = usize::from(world.cluster.instances());
-        let keys =
-            (0..instances).map(|at| layout.keys(KEYS, |layout, key| layout.owner(key) == at));
+        let keys = (0..instances)
+            .map(|at| layout.keys(rows * KEYS_A_ROW, |layout, key| layout.owner(key) == at));
         let keys = Arc::new(keys.collect());
         let committed = Arc::new(AtomicUsize::new(0));
         let prepared = Arc::new(AtomicU64::new(0));
@@ -48,6 +52,7 @@ impl Writers {
                 keys: Arc::clone(&keys),
                 committed: committed.clone(),
                 wanted,
+                rows,
                 prepared: prepared.clone(),
             };
             tasks.spawn(writer.run());
@@ -61,12 +66,15 @@ impl Writers {
             ended.expect("a writer ends");
         }
         for at in 0..usize::from(world.cluster.instances()) {
-            let client = loop {
-                match world.cluster.postgres.connect(at, false, "pgbraid").await {
-                    Ok(client) => break client,
-                    Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
-                }
-            };
+            let client = until("an instance that was killed to be back", || async {
+                world
+                    .cluster
+                    .postgres
+                    .connect(at, false, "pgbraid")
+                    .await
+                    .ok()
+            })
+            .await;
             decide(&client).await;
         }
     }
@@ -121,9 +129,9 @@ impl Writer {
 
     /// Writes a few rows; returns how many.
     async fn write(&self, client: &Client, at: usize) -> Result<usize, Error> {
-        let count = rand::rng().random_range(1..=20);
+        let count = rand::rng().random_range(1..=self.rows);
         let mut keys: Vec<i64> = (0..count)
-            .map(|_| self.keys[at][rand::rng().random_range(0..KEYS)])
+            .map(|_| self.keys[at][rand::rng().random_range(0..self.rows * KEYS_A_ROW)])
             .collect();
         keys.sort_unstable();
         keys.dedup();
