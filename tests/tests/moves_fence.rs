@@ -392,3 +392,53 @@ async fn a_table_owned_twice_is_written_nowhere_until_one_gives_it_up() {
     let planted = "select count(*) from feed_0";
     assert_eq!(count(&other, planted).await, 0, "nothing was written there");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_over_that_takes_too_long_is_undone_and_tried_again() {
+    let (cluster, router, layout, owners) = start().await;
+    let keys = keys_of(&layout, 0, 20);
+    let mut writer = Writer::open(&router).await;
+    writer.write(upsert(&keys, 1)).await;
+    let mut wanted = owners.clone();
+    wanted[0] = 1 - owners[0];
+    cluster.pin("feed", &wanted);
+    let killed =
+        tokio::task::block_in_place(|| cluster.run_map(&["apply", "--stop-after", "caught-up"]));
+    assert!(!killed.status.success());
+    // The target can't apply what comes now.
+    let target = cluster.superuser(wanted[0]).await;
+    let lock = "begin; lock table feed_0 in share mode";
+    target.batch_execute(lock).await.expect("it locks");
+    writer.write(upsert(&keys, 2)).await;
+    until("the lease to end", || async {
+        let output = tokio::task::block_in_place(|| cluster.run_map(&["status"]));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.contains("nobody carries out moves").then_some(())
+    })
+    .await;
+    let mover = cluster.start_map(&["apply"]);
+    let source = cluster.sql(owners[0]).await;
+    until("two cut-overs to be undone", || async {
+        let cuts = "select cut::int8 from pgbraid.ownership where tbl = 0";
+        (count(&source, cuts).await > 2).then_some(())
+    })
+    .await;
+    // Writes go on meanwhile.
+    writer.write(upsert(&keys, 3)).await;
+    let decided = "select count(*) from pgbraid.ownership where tbl = 0 and state = 'moved'";
+    assert_eq!(count(&source, decided).await, 0);
+    target.batch_execute("commit").await.expect("it lets go");
+    let done = tokio::task::block_in_place(|| mover.wait_with_output().expect("it ends"));
+    let told = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(done.status.success(), "{told}");
+    assert!(
+        told.contains("had not caught up within 1s; again in"),
+        "{told}"
+    );
+    assert_eq!(cluster.owners("feed").await, wanted);
+    let here = cluster.sql(wanted[0]).await;
+    assert_eq!(
+        count(&here, "select count(*) from feed_0 where c1 = 3").await,
+        20
+    );
+}

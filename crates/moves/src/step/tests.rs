@@ -18,8 +18,9 @@ struct World {
     /// Rows: what the source has, and how many of them the target has.
     written: u64,
     copied: u64,
+    /// The target lost rows that its slot does not have any more.
+    lost: bool,
     closed: Option<MoveOutcome>,
-    restarted: bool,
 }
 
 fn row(state: OwnershipState, epoch: Epoch, mine: bool) -> MovingRow {
@@ -58,8 +59,8 @@ impl World {
             target_fenced: false,
             written: 10,
             copied: 0,
+            lost: false,
             closed: None,
-            restarted: false,
         }
     }
 
@@ -232,6 +233,7 @@ impl MoverModel {
                     world.target.table = true;
                     world.target.same_server = true;
                     world.target_fenced = true;
+                    world.lost = false;
                 }
             }
             Step::Publish => {
@@ -248,7 +250,6 @@ impl MoverModel {
             Step::Undo => world.undo(),
             Step::Own => world.own(),
             Step::Restart(_) => {
-                world.restarted = true;
                 world.unsubscribe();
                 world.drop_copy(term);
                 world.source.slot = false;
@@ -321,6 +322,10 @@ fn check(world: &World) {
         assert_eq!(world.copied, world.written, "rows were lost: {world:?}");
     }
     if world.src_state() == OwnershipState::Moved {
+        assert!(
+            !world.lost,
+            "rows that a promoted standby lacked: {world:?}"
+        );
         assert_eq!(world.copied, world.written, "decided too early: {world:?}");
         assert!(taken || world.arriving(), "the copy is gone: {world:?}");
     }
@@ -366,7 +371,7 @@ fn run(acts: Vec<Act>, last: Goal) -> World {
             Act::PromoteTarget if world.src_state() == OwnershipState::Owned => {
                 if world.arriving() {
                     world.target.same_server = false;
-                    world.copied = world.copied.saturating_sub(1);
+                    world.lost = world.copied > 0;
                 }
             }
             Act::LoseSlot | Act::PromoteTarget => {}
