@@ -5,6 +5,11 @@ use uuid::Uuid;
 
 use crate::{Connector, DbError, DbErrorKind, Instance};
 
+/// The timeline of a primary. The control file has a promoted standby's only from its first
+/// checkpoint on.
+pub(crate) const TIMELINE: &str =
+    "('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int4";
+
 /// What `migrate` wrote into the instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterIdentity {

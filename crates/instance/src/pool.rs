@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::{
     Connector, DbError, DbErrorKind, ServerIdentity,
-    identity::{check_cluster, read_cluster},
+    identity::{TIMELINE, check_cluster, read_cluster},
     outbox::PartFacts,
     statements::StatementCache,
     stored::StoredShare,
@@ -102,11 +102,13 @@ impl ManageConnection for Manager {
         // which can take minutes: the log is written on it at once.
         let row = client
             .query_one(
-                "select pg_backend_pid(), backend_start::text, system_identifier, \
+                &format!(
+                    "select pg_backend_pid(), backend_start::text, system_identifier, \
                  case when pg_is_in_recovery() then timeline_id \
-                 else ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int4 end \
+                 else {TIMELINE} end \
                  from pg_stat_get_activity(pg_backend_pid()), pg_control_system(), \
-                 pg_control_checkpoint()",
+                 pg_control_checkpoint()"
+                ),
                 &[],
             )
             .await?;

@@ -5,7 +5,8 @@ use tokio_postgres::Client;
 
 use super::{Move, MovingRow, fence, moving_row};
 use crate::{
-    DbError, DbErrorKind, Instance,
+    DbError, DbErrorKind, Instance, changes,
+    identity::TIMELINE,
     sql::{qualified, quote_ident, quote_literal},
 };
 
@@ -80,7 +81,7 @@ impl TargetSide {
                     "select o.state, o.epoch, o.move_id = $3::text::uuid, o.moved_to, \
                      o.mover_term, o.cut, t.leaf is not null, s.oid is not null, \
                      coalesce(r.srsubstate = 'r', false), \
-                     coalesce(o.move_timeline = (select timeline_id from pg_control_checkpoint()), \
+                     coalesce(o.move_timeline = {TIMELINE}, \
                      true), p.tuples_processed, p.bytes_processed, \
                      coalesce(pg_total_relation_size(t.leaf), 0), coalesce({}, 0)::int8 \
                      from (select to_regclass($5) as leaf) as t \
@@ -132,6 +133,10 @@ impl TargetSide {
             .await?
             .get(0);
         let transaction = self.client.transaction().await?;
+        // Whoever changes the feed's triggers waits for this table, or it for him.
+        transaction
+            .execute("select from pgbraid.rule_set for share", &[])
+            .await?;
         transaction
             .execute(
                 "insert into pgbraid.feed (name, table_schema, table_name, tables) \
@@ -146,16 +151,18 @@ impl TargetSide {
             .await?;
         let made = transaction
             .execute(
-                "insert into pgbraid.ownership as o \
+                &format!(
+                    "insert into pgbraid.ownership as o \
                  (feed, tbl, epoch, state, move_id, mover_term, move_timeline) \
-                 select $1, $2, $4, 'moving_in', $3::text::uuid, $5, timeline_id \
-                 from pg_control_checkpoint() \
+                 select $1, $2, $4, 'moving_in', $3::text::uuid, $5, \
+                 {TIMELINE} \
                  on conflict (feed, tbl) do update set before_epoch = o.epoch, \
                  epoch = excluded.epoch, state = 'moving_in', move_id = excluded.move_id, \
                  mover_term = excluded.mover_term, move_timeline = excluded.move_timeline, \
                  changed_at = clock_timestamp() \
                  where o.state = 'moved' and o.epoch < excluded.epoch and o.move_id is null \
-                 and o.mover_term <= excluded.mover_term",
+                 and o.mover_term <= excluded.mover_term"
+                ),
                 &[
                     &of.feed(),
                     &of.number(),
@@ -188,6 +195,8 @@ impl TargetSide {
                 fence::raise(of)
             ))
             .await?;
+        // Its changes are told from the first write of its owner on; the copy fires no trigger.
+        changes::track_leaf(&transaction, &of.schema, of.table).await?;
         Ok(transaction.commit().await?)
     }
 

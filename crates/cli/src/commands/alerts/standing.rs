@@ -9,7 +9,7 @@ use crate::output::{grouped, shorten};
 use crate::table::Table;
 
 /// Longest name in a table of 80 columns.
-const NAME: usize = 22;
+const NAME: usize = 18;
 
 /// A line a group.
 pub fn overview(groups: &[proto::GroupState]) -> Vec<String> {
