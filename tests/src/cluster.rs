@@ -96,12 +96,13 @@ impl Cluster {
         std::fs::write(cluster.path("schema.sql"), &options.schema).expect("files can be written");
         let config = format!(
             "shardmap = \"shardmap.toml\"\nschema = [\"schema.sql\"]\n\n\
-             [postgres]\npassword_file = {:?}\n\n\
-             [moves]\nuser = \"postgres\"\npassword_file = {:?}\n{}\n{}\n",
+             [postgres]\npassword_file = {:?}\n\n{}\n\n\
+             [moves]\nuser = \"postgres\"\npassword_file = {:?}\n{}\n",
             cluster.postgres.password_file(),
+            // Its first lines may be of the section before.
+            options.config,
             cluster.postgres.superuser_password_file(),
             options.moves,
-            options.config
         );
         std::fs::write(cluster.config(), config).expect("files can be written");
         cluster.write_map(&cluster.map(options.instances, &options.feeds));
