@@ -351,3 +351,26 @@ async fn a_feed_tells_only_where_it_was_asked_to_and_the_old_form_is_there() {
     let channels = "select count(*) from pg_trigger where tgname = 'pgbraid_table_channel'";
     assert_eq!(cluster.sum(channels).await, 0);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn groups_come_and_go_without_a_reset() {
+    let cluster = cluster("changes = true", "").await;
+    let router = cluster.router();
+    let mut follower = Follower::start(&router, &["feed"], false).await;
+    cluster
+        .put_group(&router, pgbraid_tests::member::group("g"))
+        .await;
+    let remove = pgbraid_proto::v1::RemoveGroupRequest {
+        name: "g".into(),
+        expected_version: None,
+    };
+    let removed = rows::alerts(&router).await.remove_group(remove).await;
+    removed.expect("it was there");
+    let client = cluster.sql(0).await;
+    client
+        .batch_execute("insert into feed (id) values (1)")
+        .await
+        .expect("a row");
+    // Fails at a RESET, which would have come before.
+    assert_eq!(follower.changes(1).await.len(), 1);
+}

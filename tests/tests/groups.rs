@@ -492,6 +492,19 @@ async fn bad_requests_about_groups_say_what_is_wrong() {
         assert_eq!(error.code(), Code::InvalidArgument, "{group:?}");
         assert!(error.message().contains(field), "{field}: {error}");
     }
+    let channel = v1::Group {
+        filter: Some(v1::Filter {
+            channels: vec![String::new()],
+            ..Default::default()
+        }),
+        ..group("g")
+    };
+    let request = v1::PutGroupRequest {
+        group: Some(channel),
+        ..Default::default()
+    };
+    let error = client.put_group(request).await.expect_err("no channel");
+    assert!(error.message().contains("channels"), "{error}");
     let error = client
         .pull(v1::PullRequest {
             group: "none".into(),

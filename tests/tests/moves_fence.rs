@@ -442,3 +442,25 @@ async fn a_cut_over_that_takes_too_long_is_undone_and_tried_again() {
         20
     );
 }
+
+/// Partitions of another modulus would take keys that are elsewhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_map_with_another_number_of_tables_moves_nothing() {
+    let (cluster, _router, _layout, owners) = start().await;
+    let before = cluster.footprint().await;
+    for wrong in [&owners[..2], &[owners.clone(), owners.clone()].concat()[..]] {
+        let turned: Vec<usize> = wrong.iter().map(|owner| 1 - owner).collect();
+        cluster.pin("feed", &turned);
+        for command in ["plan", "apply"] {
+            let output = tokio::task::block_in_place(|| cluster.run_map(&[command]));
+            let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(
+                !output.status.success(),
+                "{command} with {} tables",
+                wrong.len()
+            );
+            assert!(errors.contains("was made with 4 tables"), "{errors}");
+        }
+    }
+    assert_eq!(cluster.footprint().await, before);
+}

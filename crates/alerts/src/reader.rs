@@ -120,6 +120,8 @@ impl Reader {
                 Wake::Alerts => wake.notify_one(),
                 // The read at each heartbeat is `read`'s.
                 Wake::Idle => {}
+                // No table has gone: who follows changes misses nothing.
+                Wake::Groups => self.shared.ownership_may_have_changed(self.slot.instance),
                 Wake::Ownership => {
                     self.shared.ownership_may_have_changed(self.slot.instance);
                     // A table may have gone: its changes come from another instance from now on.

@@ -177,6 +177,8 @@ pub enum Wake {
     Alerts,
     /// Ownership of tables may have changed.
     Ownership,
+    /// The settings of consumer groups have changed.
+    Groups,
     /// A message on a plain channel.
     Notification {
         /// The channel.

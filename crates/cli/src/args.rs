@@ -27,13 +27,13 @@ pub enum Command {
     Check(check::Args),
     /// Bring every instance's schema up to date
     Migrate(migrate::Args),
-    /// Look at where tables live
+    /// Show, plan and carry out where tables live
     #[command(subcommand)]
     Map(map::Command),
     /// Put, list, remove and test rules
     #[command(subcommand)]
     Rules(rules::Command),
-    /// Follow alerts
+    /// Follow alerts; consumer groups and dead letters
     #[command(subcommand)]
     Alerts(alerts::Command),
     /// Follow which rows change

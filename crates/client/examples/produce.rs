@@ -1,6 +1,7 @@
 //! Writes a thousand orders: `cargo run -p pgbraid-client --example produce -- http://127.0.0.1:7432`.
 //!
-//! The feed is the one of `pgbraid dev up`: orders, with an int8 key.
+//! The feed is orders, with an int8 key, a text status and an int4 items: that of `README.md`, of
+//! `pgbraid dev up` and of the demo.
 
 use pgbraid_client::{Client, ClientConfig, Columns, Producer, ProducerConfig};
 

@@ -10,6 +10,9 @@ use tokio_postgres::{GenericClient, Transaction};
 
 use crate::{DbError, DbErrorKind, Instance};
 
+/// What goes with a notification on the channel of ownership when only groups have changed.
+pub const GROUPS_CHANGED: &str = "groups";
+
 /// The settings of a group. Empty lists let everything pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
@@ -212,6 +215,13 @@ async fn set_head(transaction: &Transaction<'_>, name: &str, at: &HeadAt) -> Res
 }
 
 async fn forget(transaction: &Transaction<'_>, name: &str) -> Result<(), DbError> {
+    // As claims do: first the head. In another order the two would wait for each other.
+    transaction
+        .execute(
+            "select 1 from pgbraid.group_head where name = $1 for update",
+            &[&name],
+        )
+        .await?;
     transaction
         .execute(
             "delete from pgbraid.consumer_group where name = $1",
@@ -334,7 +344,7 @@ impl Instance {
         }
         transaction
             .batch_execute(
-                "update pgbraid.group_set set version = version + 1; notify pgbraid_ownership",
+                "update pgbraid.group_set set version = version + 1; notify pgbraid_ownership, 'groups'",
             )
             .await?;
         let after = read_set(&transaction, false).await?;

@@ -33,7 +33,7 @@ pub use group_work::{
     AttemptRow, ClaimedAlert, DeadLetterRow, GroupClaim, GroupStanding, NO_GROUP, SettleCall,
     SettleHow,
 };
-pub use groups::{GroupChange, GroupRow, GroupSet, GroupSpec, HeadAt, Heads};
+pub use groups::{GROUPS_CHANGED, GroupChange, GroupRow, GroupSet, GroupSpec, HeadAt, Heads};
 pub use identity::{ClusterIdentity, ServerIdentity};
 pub use listen::{ListenConnection, Notice};
 pub use migrate::{MIGRATIONS, MigrationReport, SchemaFile};

@@ -25,7 +25,7 @@ pub enum MoveError {
     NoFeed(FeedName),
     /// Another mover is at work.
     #[error(
-        "{holder} carries out moves already, and was heard of within its lease ({} s left): wait for it, or stop it with `pgbraid map pause`",
+        "{holder} carries out moves already: stop it with `pgbraid map pause`; if it was stopped by a signal, its lease ends in {} s",
         .left.as_secs()
     )]
     Busy {

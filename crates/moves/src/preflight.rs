@@ -92,7 +92,7 @@ impl Check<'_> {
             self.add(
                 Level::Error,
                 Some(name),
-                "the role of postgres.user may not replicate: `alter role .. replication`".into(),
+                "the role of postgres.user may not replicate: `alter role <postgres.user> replication`".into(),
             );
         }
         for (what, free, setting) in [

@@ -89,7 +89,8 @@ pub async fn survey(sites: &Sites, tables: &BTreeMap<FeedName, u32>) -> Result<S
     let mut reports = Vec::new();
     for (name, answer) in sites.by_name.keys().zip(answers) {
         match answer {
-            Ok((owned, facts)) => {
+            Ok((owned, stored, facts)) => {
+                same_count(tables, *name, &stored)?;
                 reports.extend(owned.into_iter().map(|table| (*name, table)));
                 seen.by_instance.insert(*name, facts);
             }
@@ -108,14 +109,36 @@ pub async fn survey(sites: &Sites, tables: &BTreeMap<FeedName, u32>) -> Result<S
     Ok(seen)
 }
 
+/// Refuses a feed whose number of tables in the map is not the one it was made with: each key would
+/// belong to another table, and the partitions would not fit together.
+fn same_count(
+    tables: &BTreeMap<FeedName, u32>,
+    instance: InstanceName,
+    stored: &[(String, u32)],
+) -> Result<(), MoveError> {
+    for (feed, made) in stored {
+        let wanted = FeedName::parse(feed)
+            .ok()
+            .and_then(|feed| tables.get(&feed));
+        if let Some(wanted) = wanted.filter(|wanted| *wanted != made) {
+            return Err(MoveError::Refused(format!(
+                "feed {feed} was made with {made} tables on {instance}, but the shard map says \
+                 {wanted}: the number of tables never changes; put {made} back"
+            )));
+        }
+    }
+    Ok(())
+}
+
 async fn ask(
     site: &Site,
     sites: &Sites,
     cluster: Uuid,
-) -> Result<(Vec<OwnedTable>, Facts), DbError> {
+) -> Result<(Vec<OwnedTable>, Vec<(String, u32)>, Facts), DbError> {
     let instance = &site.instance;
     instance.verify_cluster(Some(cluster)).await?;
     let owned = instance.ownership().await?;
+    let stored = instance.stored_feeds().await?;
     let (facts, may_replicate) =
         try_join(site.admin.move_facts(), instance.may_replicate()).await?;
     let mut all = Facts {
@@ -136,7 +159,7 @@ async fn ask(
         all.shapes.insert(feed.clone(), shapes);
         all.leftovers.insert(feed.clone(), leftovers);
     }
-    Ok((owned, all))
+    Ok((owned, stored, all))
 }
 
 /// Bytes a second over the moves that were done, where they were large enough to tell.

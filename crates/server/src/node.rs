@@ -16,8 +16,8 @@ use pgbraid_feed::{Batch, Statement};
 use pgbraid_ingest::{Doubt, ErrorKind, Sink, SinkError, Target};
 use pgbraid_instance::{
     AlertRow, CHANGE_CHANNEL, ChangeNote, ChangeNoteKind, DbError, DbErrorKind, DroppedPart,
-    Instance, ListenConnection, LostBackend, NO_GROUP, Notice, OWNERSHIP_CHANNEL, OutboxQuery,
-    OutboxSnapshot, ServerIdentity, SettleCall, SettleHow, WriteTarget,
+    GROUPS_CHANGED, Instance, ListenConnection, LostBackend, NO_GROUP, Notice, OWNERSHIP_CHANNEL,
+    OutboxQuery, OutboxSnapshot, ServerIdentity, SettleCall, SettleHow, WriteTarget,
 };
 use pgbraid_shardmap::InstanceName;
 
@@ -316,7 +316,12 @@ impl Listener for NodeListener {
         Ok(match self.0.next(idle).await.map_err(source_error)? {
             Notice::Checked(started) => Wake::Checked(started),
             Notice::Notification { channel, .. } if channel == ALERT_CHANNEL => Wake::Alerts,
-            Notice::Notification { channel, .. } if channel == OWNERSHIP_CHANNEL => Wake::Ownership,
+            Notice::Notification {
+                channel, payload, ..
+            } if channel == OWNERSHIP_CHANNEL => match payload.as_str() {
+                GROUPS_CHANGED => Wake::Groups,
+                _ => Wake::Ownership,
+            },
             Notice::Notification {
                 channel, payload, ..
             } if channel == CHANGE_CHANNEL => changed(&payload),

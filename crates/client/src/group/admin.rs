@@ -57,10 +57,18 @@ impl Groups {
     /// # Errors
     /// There is no such group, or the router is not there.
     pub async fn list(&self, name: Option<&str>) -> Result<v1::ListGroupsResponse, ClientError> {
-        let name = name.unwrap_or_default().to_owned();
-        let request = v1::ListGroupsRequest { name };
+        let request = v1::ListGroupsRequest {
+            name: name.unwrap_or_default().to_owned(),
+        };
         let answer = self.client.alerts().list_groups(request).await;
-        Ok(answer?.into_inner())
+        let mut answer = answer?.into_inner();
+        // To the router an empty name is no name.
+        if let Some(name) = name {
+            answer
+                .groups
+                .retain(|state| state.group.as_ref().is_some_and(|group| group.name == name));
+        }
+        Ok(answer)
     }
 
     /// Removes a group with its dead letters; returns the instances that were not reached, which

@@ -283,6 +283,14 @@ impl Service {
             self.0.schema_at(feed, "group.filter.feeds")?;
         }
         self.known_rules(&filter.rules).await?;
+        let bad = |channel: &&String| channel.is_empty() || channel.contains('\0');
+        if let Some(channel) = filter.channels.iter().find(bad) {
+            return Err(status::bad_field(
+                "BAD_CHANNEL",
+                "group.filter.channels",
+                format!("{channel:?} is no channel: rules write to channels with a name"),
+            ));
+        }
         let topology = self.0.topology.load_full();
         for name in &filter.instances {
             let known = name

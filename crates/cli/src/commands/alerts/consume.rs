@@ -37,7 +37,8 @@ pub struct Args {
     count: Option<u64>,
     /// Run this in a shell for each alert, with the alert as JSON on its stdin: exit code 0 acks,
     /// any other delivers the alert again later. Without it, alerts are printed, and then acked
-    #[arg(long, value_name = "COMMAND")]
+    #[arg(long, value_name = "COMMAND",
+          value_parser = clap::builder::NonEmptyStringValueParser::new())]
     exec: Option<String>,
     /// Commands to run at the same time
     #[arg(long, value_name = "N", default_value_t = 1, requires = "exec",

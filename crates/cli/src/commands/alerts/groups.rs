@@ -141,8 +141,16 @@ async fn list(args: List) -> Result<()> {
 }
 
 async fn find(groups: &Groups, name: &str) -> Result<Option<proto::Group>> {
+    if name.is_empty() {
+        return Err(Failure::new(
+            "a group's name is empty: is a variable not set?",
+        ));
+    }
     match groups.list(Some(name)).await {
-        Ok(answer) => Ok(answer.groups.into_iter().find_map(|state| state.group)),
+        Ok(answer) => Ok(answer
+            .groups
+            .into_iter()
+            .find_map(|state| state.group.filter(|group| group.name == name))),
         Err(error) if error.code() == Code::NotFound => Ok(None),
         Err(error) => Err(refused(error)),
     }
