@@ -2,18 +2,125 @@
 
 use std::{
     collections::BTreeMap,
-    process::{Child, Command, Output, Stdio},
+    io::Read,
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    thread::JoinHandle,
+    time::{Duration, Instant},
 };
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use tokio_postgres::Client;
 
-use crate::{Cluster, ClusterOptions, Layout, process::binary, wait::until};
+use crate::{
+    Cluster, ClusterOptions, Layout,
+    process::binary,
+    wait::{LIMIT, until},
+};
 
 /// Settings with which moves end soon: a dead mover's lease, and PostgreSQL's own waits.
 pub const QUICK: &str = "lease = \"2s\"\nretry_min = \"20ms\"\nretry_max = \"500ms\"\n";
 
 /// Of PostgreSQL: workers of logical replication start at once.
 pub const QUICK_WORKERS: (&str, &str) = ("wal_retrieve_retry_interval", "50ms");
+
+/// A running `pgbraid map ..`. Killed when dropped.
+pub struct Mover {
+    child: Child,
+    /// What it prints, and what it says.
+    output: [Option<JoinHandle<Vec<u8>>>; 2],
+}
+
+fn read_all(mut from: impl Read + Send + 'static) -> Option<JoinHandle<Vec<u8>>> {
+    Some(std::thread::spawn(move || {
+        let mut all = Vec::new();
+        let _ = from.read_to_end(&mut all);
+        all
+    }))
+}
+
+impl Mover {
+    /// Process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Panics
+    /// If the process is not there.
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.id() as i32), signal).expect("the mover is there");
+    }
+
+    /// Waits until it stands still, as `--freeze-after` asks for.
+    ///
+    /// # Panics
+    /// If it ends instead, with what it said.
+    pub async fn frozen(&mut self) {
+        let path = format!("/proc/{}/stat", self.id());
+        let started = Instant::now();
+        loop {
+            let stat = std::fs::read_to_string(&path).unwrap_or_default();
+            let state = stat.rsplit(") ").next().unwrap_or_default();
+            if state.starts_with('T') {
+                return;
+            }
+            let ended = self.child.try_wait().expect("waiting works");
+            if ended.is_some() || started.elapsed() > LIMIT {
+                let _ = self.child.kill();
+                let output = self.collect(ended.unwrap_or_default());
+                panic!("it did not stop:\n{}", errors(&output));
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// If it does not end in time, with what it said.
+    pub fn end(mut self) -> Output {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("waiting works") {
+                return self.collect(status);
+            }
+            if started.elapsed() > LIMIT {
+                let _ = self.child.kill();
+                let output = self.collect(ExitStatus::default());
+                panic!("the mover does not end:\n{}", errors(&output));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn collect(&mut self, status: ExitStatus) -> Output {
+        let [stdout, stderr] = [0, 1].map(|at: usize| {
+            let read = self.output[at].take().map(JoinHandle::join);
+            read.and_then(Result::ok).unwrap_or_default()
+        });
+        Output {
+            status,
+            stdout,
+            stderr,
+        }
+    }
+}
+
+impl Drop for Mover {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What a command said.
+pub fn errors(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
 
 impl ClusterOptions {
     /// A fleet whose tables are moved.
@@ -34,17 +141,15 @@ impl Cluster {
     /// # Panics
     /// If it can't be started.
     pub fn run_map(&self, arguments: &[&str]) -> Output {
-        self.start_map(arguments)
-            .wait_with_output()
-            .expect("it ends")
+        self.start_map(arguments).end()
     }
 
     /// Starts `pgbraid map ..`.
     ///
     /// # Panics
     /// If it can't be started.
-    pub fn start_map(&self, arguments: &[&str]) -> Child {
-        Command::new(binary())
+    pub fn start_map(&self, arguments: &[&str]) -> Mover {
+        let mut child = Command::new(binary())
             .arg("map")
             .args(arguments)
             .arg("--config")
@@ -53,7 +158,22 @@ impl Cluster {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .expect("pgbraid starts")
+            .expect("pgbraid starts");
+        let output = [
+            read_all(child.stdout.take().expect("it is piped")),
+            read_all(child.stderr.take().expect("it is piped")),
+        ];
+        Mover { child, output }
+    }
+
+    /// Ends the lease of a mover that is dead, as its time would.
+    ///
+    /// # Panics
+    /// If the home can't be asked.
+    pub async fn end_lease(&self) {
+        let end = "update pgbraid.mover set lease_until = clock_timestamp()";
+        let done = self.sql(0).await.execute(end, &[]).await;
+        done.expect("the home can be asked");
     }
 
     /// Runs `pgbraid map ..`, which must succeed. A mover that was killed keeps its lease for a
@@ -64,7 +184,7 @@ impl Cluster {
     pub async fn map_done(&self, arguments: &[&str]) -> String {
         until(&format!("map {arguments:?} to get the lease"), || async {
             let output = tokio::task::block_in_place(|| self.run_map(arguments));
-            let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+            let errors = errors(&output);
             if errors.contains("carries out moves already") {
                 return None;
             }

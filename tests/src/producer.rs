@@ -39,6 +39,11 @@ impl Acked {
         self.rows[self.layout.owner(key)].fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Number of instances.
+    pub fn instances(&self) -> usize {
+        self.rows.len()
+    }
+
     /// Rows acked by an instance.
     pub fn of(&self, instance: usize) -> u64 {
         self.rows[instance].load(Ordering::Relaxed)
@@ -57,6 +62,8 @@ pub struct Producer {
     pub acked: Vec<i32>,
     /// Rows refused, by reason.
     pub refused: HashMap<String, u64>,
+    /// Least time between two requests; none: as fast as it is answered.
+    pub pace: Duration,
     value: i32,
     place: usize,
     /// The value and the keys' places of each request on its way.
@@ -72,6 +79,7 @@ impl Producer {
             acked: vec![0; keys.len()],
             keys,
             refused: HashMap::new(),
+            pace: Duration::ZERO,
             value: 0,
             place: 0,
             waiting: HashMap::new(),
@@ -96,6 +104,9 @@ impl Producer {
                     .map(|at| (self.place + at) % self.keys.len())
                     .collect();
                 self.place = (self.place + ROWS) % self.keys.len();
+                if !self.pace.is_zero() {
+                    tokio::time::sleep(self.pace).await;
+                }
                 if self.send(&mut writer, places, timeout).await.is_err() {
                     // The router reads no more: what it has taken it still answers.
                     loop {

@@ -290,7 +290,7 @@ async fn two_movers_do_not_meet_and_a_paused_one_goes_on() {
         "nothing moves while paused"
     );
     cluster.map_done(&["resume"]).await;
-    let done = tokio::task::block_in_place(|| first.wait_with_output().expect("it ends"));
+    let done = tokio::task::block_in_place(|| first.end());
     assert!(
         done.status.success(),
         "{}",
@@ -428,7 +428,7 @@ async fn a_cut_over_that_takes_too_long_is_undone_and_tried_again() {
     let decided = "select count(*) from pgbraid.ownership where tbl = 0 and state = 'moved'";
     assert_eq!(count(&source, decided).await, 0);
     target.batch_execute("commit").await.expect("it lets go");
-    let done = tokio::task::block_in_place(|| mover.wait_with_output().expect("it ends"));
+    let done = tokio::task::block_in_place(|| mover.end());
     let told = String::from_utf8_lossy(&done.stderr).into_owned();
     assert!(done.status.success(), "{told}");
     assert!(

@@ -15,14 +15,14 @@ use pgbraid_tests::{
 };
 use tokio::task::JoinSet;
 
-const TABLES: u32 = 24;
+const TABLES: u32 = 16;
 const PRODUCERS: usize = 8;
 /// Of which this many are cut over at each step, at the least.
-const MOVED: usize = 6;
+const MOVED: usize = 4;
 
 fn keys() -> i64 {
     let wanted = std::env::var("PGBRAID_MOVES_KEYS").ok();
-    wanted.and_then(|keys| keys.parse().ok()).unwrap_or(16_000)
+    wanted.and_then(|keys| keys.parse().ok()).unwrap_or(8_000)
 }
 
 /// A map in which only some instances take tables.

@@ -6,7 +6,11 @@ use pgbraid_instance::MoveRecord;
 use pgbraid_moves::abort;
 use serde_json::json;
 
-use super::{chosen, holder, moves, open, progress::Screen, refused, table_name};
+use super::{
+    chosen, holder, moves, open,
+    progress::{Halt, Screen},
+    refused, table_name,
+};
 use crate::failure::{Failure, Result};
 use crate::output;
 use crate::settings::ConfigArg;
@@ -31,10 +35,10 @@ pub async fn run(args: Args) -> Result<()> {
     let (fleet, sites) = open(&args.config).await?;
     let chosen = chosen(moves(&sites, 0).await?, &args.table)?;
     #[cfg(debug_assertions)]
-    let stop_after = args.stop_after;
+    let halt = Halt::of(args.stop_after, None);
     #[cfg(not(debug_assertions))]
-    let stop_after = None;
-    let screen = Arc::new(Screen::new(chosen.len(), 0, stop_after));
+    let halt = Halt::of(None, None);
+    let screen = Arc::new(Screen::new(chosen.len(), 0, halt));
     let settings = fleet.move_settings();
     let done = abort(&sites, &settings, &chosen, &holder(), screen.clone()).await;
     screen.end();

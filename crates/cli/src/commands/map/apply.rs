@@ -7,7 +7,11 @@ use pgbraid_instance::MoveRecord;
 use pgbraid_moves::{Applied, MoveError, Plan, apply};
 use serde_json::{Value, json};
 
-use super::{holder, open, plan, progress::Screen, refused, table_name};
+use super::{
+    holder, open, plan,
+    progress::{Halt, Screen},
+    refused, table_name,
+};
 use crate::failure::{Failure, OrFail, Result};
 use crate::output;
 use crate::settings::ConfigArg;
@@ -28,6 +32,10 @@ pub struct Args {
     #[cfg(debug_assertions)]
     #[arg(long, value_name = "STEP", hide = true)]
     stop_after: Option<String>,
+    /// Stand still after a step, until SIGCONT, in builds for tests
+    #[cfg(debug_assertions)]
+    #[arg(long, value_name = "STEP", hide = true, conflicts_with = "stop_after")]
+    freeze_after: Option<String>,
 }
 
 pub async fn run(args: Args) -> Result<()> {
@@ -63,10 +71,10 @@ pub async fn run(args: Args) -> Result<()> {
         settings.at_once = at_once.max(1);
     }
     #[cfg(debug_assertions)]
-    let stop_after = args.stop_after;
+    let halt = Halt::of(args.stop_after, args.freeze_after);
     #[cfg(not(debug_assertions))]
-    let stop_after = None;
-    let screen = Arc::new(Screen::new(wanted.moves.len(), wanted.bytes(), stop_after));
+    let halt = Halt::of(None, None);
+    let screen = Arc::new(Screen::new(wanted.moves.len(), wanted.bytes(), halt));
     let applied = apply(&sites, &settings, &wanted, &holder(), screen.clone()).await;
     screen.end();
     let applied = applied.map_err(busy)?;

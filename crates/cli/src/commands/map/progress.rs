@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use nix::sys::signal::{Signal, kill};
 use pgbraid_moves::{Event, Happening, Progress};
 use uuid::Uuid;
 
@@ -18,7 +19,25 @@ const EVERY: Duration = Duration::from_secs(2);
 pub struct Screen {
     bar: Option<ProgressBar>,
     state: Mutex<State>,
-    stop_after: Option<String>,
+    halt: Mutex<Option<Halt>>,
+}
+
+/// In builds for tests: a signal that the process sends to itself, once, after a step.
+pub struct Halt {
+    pub step: String,
+    pub signal: Signal,
+}
+
+impl Halt {
+    /// From the options: to die, or to stand still until it gets SIGCONT.
+    pub fn of(stop_after: Option<String>, freeze_after: Option<String>) -> Option<Self> {
+        let (step, signal) = match (stop_after, freeze_after) {
+            (Some(step), _) => (step, Signal::SIGKILL),
+            (None, Some(step)) => (step, Signal::SIGSTOP),
+            (None, None) => return None,
+        };
+        Some(Self { step, signal })
+    }
 }
 
 struct State {
@@ -32,8 +51,8 @@ struct State {
 }
 
 impl Screen {
-    /// For so many moves of so many bytes. In builds for tests, kills the process at a point.
-    pub fn new(moves: usize, total: u64, stop_after: Option<String>) -> Self {
+    /// For so many moves of so many bytes.
+    pub fn new(moves: usize, total: u64, halt: Option<Halt>) -> Self {
         let bar = output::stderr_width().map(|_| {
             let bar = ProgressBar::new(total.max(1));
             let template = "{bar:20} {binary_bytes}/{binary_total_bytes} {wide_msg}";
@@ -53,7 +72,7 @@ impl Screen {
                 moves,
                 done: 0,
             }),
-            stop_after,
+            halt: Mutex::new(halt),
         }
     }
 
@@ -163,10 +182,13 @@ impl Progress for Screen {
     }
 
     fn point(&self, name: &'static str) {
-        // Only builds for tests know the option.
-        if self.stop_after.as_deref() == Some(name) {
+        // Only builds for tests know the options.
+        let Ok(mut halt) = self.halt.lock() else {
+            return;
+        };
+        if let Some(halt) = halt.take_if(|halt| halt.step == name) {
             output::note(format!("stopped after {name}"));
-            let _ = nix::sys::signal::kill(nix::unistd::getpid(), nix::sys::signal::SIGKILL);
+            let _ = kill(nix::unistd::getpid(), halt.signal);
         }
     }
 }
