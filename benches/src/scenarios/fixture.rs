@@ -43,30 +43,50 @@ pub fn binary() -> Result<PathBuf> {
     Ok(path)
 }
 
+/// Where the tables of the feed are at first.
+#[derive(Clone, Copy, Debug)]
+pub enum Tables {
+    /// So many, evenly on all instances.
+    Pinned(u32),
+    /// So many, where their hash puts them, on the first instances.
+    On(u32, usize),
+}
+
 /// Instances with default durability, and the feed's schema on them.
 pub struct Fleet {
     cluster: TempCluster,
     config: PathBuf,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Fleet {
     /// Starts the instances, with the tables spread evenly, and migrates them. `settings` go
     /// to the end of `pgbraid.toml`, where its section `[postgres]` is still open.
     pub async fn start(instances: u16, settings: &str) -> Result<Self> {
+        Self::with(instances, settings, Tables::Pinned(TABLES), &[]).await
+    }
+
+    /// The same with other tables, and more settings of PostgreSQL.
+    pub async fn with(
+        instances: u16,
+        settings: &str,
+        tables: Tables,
+        more: &[(&str, &str)],
+    ) -> Result<Self> {
         say(format_args!(
             "starting {instances} PostgreSQL instance(s) with default durability"
         ));
         let share = |megabytes: u32| format!("{}MB", megabytes / u32::from(instances.max(1)));
         let (buffers, wal) = (share(SHARED_BUFFERS_MB), share(MAX_WAL_MB));
-        let postgres = [("shared_buffers", &*buffers), ("max_wal_size", &*wal)];
+        let mut postgres = vec![("shared_buffers", &*buffers), ("max_wal_size", &*wal)];
+        postgres.extend_from_slice(more);
         let cluster = TempCluster::start(instances, true, &postgres)
             .await
             .context("starting PostgreSQL")?;
         let folder = tempfile::Builder::new()
             .prefix("pgbraid-bench-")
             .tempdir()?;
-        std::fs::write(folder.path().join("shardmap.toml"), map(&cluster))?;
+        std::fs::write(folder.path().join("shardmap.toml"), map(&cluster, tables))?;
         std::fs::write(
             folder.path().join("schema.sql"),
             include_str!("../../workloads/pgbraid_schema.sql"),
@@ -74,26 +94,56 @@ impl Fleet {
         let config = folder.path().join("pgbraid.toml");
         let text = format!(
             "schema = [\"schema.sql\"]\n\n[postgres]\npassword_file = {:?}\n\
-             sslmode = \"disable\"\n{settings}",
-            cluster.password_file()
+             sslmode = \"disable\"\n{settings}\n\
+             [moves]\nuser = \"postgres\"\npassword_file = {:?}\n",
+            cluster.password_file(),
+            cluster.superuser_password_file()
         );
         std::fs::write(&config, text)?;
-        let migrate = Command::new(binary()?)
-            .args(["migrate", "--config"])
-            .arg(&config)
-            .output()
-            .await?;
-        if !migrate.status.success() {
-            bail!(
-                "pgbraid migrate failed:\n{}",
-                String::from_utf8_lossy(&migrate.stderr)
-            );
-        }
-        Ok(Self {
+        let fleet = Self {
             cluster,
             config,
-            _folder: folder,
-        })
+            folder,
+        };
+        fleet.command(&["migrate"]).await?;
+        Ok(fleet)
+    }
+
+    /// Runs a command of `pgbraid` that must succeed; what it prints.
+    pub async fn command(&self, arguments: &[&str]) -> Result<String> {
+        let output = Command::new(binary()?)
+            .args(arguments)
+            .arg("--config")
+            .arg(&self.config)
+            .kill_on_drop(true)
+            .output()
+            .await?;
+        if !output.status.success() {
+            bail!(
+                "pgbraid {} failed:\n{}",
+                arguments.join(" "),
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// Edits the shard map.
+    pub fn write_map(&self, tables: Tables) -> Result<()> {
+        self.write_map_text(&map(&self.cluster, tables))
+    }
+
+    /// The same, of any text.
+    pub fn write_map_text(&self, text: &str) -> Result<()> {
+        let path = self.folder.path().join("shardmap.toml");
+        let new = path.with_extension("new");
+        std::fs::write(&new, text)?;
+        Ok(std::fs::rename(new, path)?)
+    }
+
+    /// The text of the map's instances.
+    pub fn instances_text(&self) -> String {
+        instances_text(&self.cluster, usize::MAX)
     }
 
     pub fn cluster(&self) -> &DevCluster {
@@ -168,6 +218,11 @@ impl Fleet {
             let all = Duration::from_secs_f64(rows as f64 / loaded.rows_per_second.max(1000.0));
             time = (time * 2).max(all.mul_f64(1.5));
         }
+        self.checkpoint().await
+    }
+
+    /// Of all instances.
+    pub async fn checkpoint(&self) -> Result<()> {
         for instance in 0..self.cluster.instances().len() {
             let client = self.cluster.connect(instance, true, "postgres").await?;
             client.batch_execute("checkpoint").await?;
@@ -252,34 +307,44 @@ pub async fn wait_for(
     }
 }
 
-/// The shard map: each instance has as many tables as the next, so that the balance of placement
-/// is no part of what is measured.
-fn map(cluster: &DevCluster) -> String {
-    let instances = cluster.instances();
+/// The instances of a shard map; those from `taking` on take no tables.
+fn instances_text(cluster: &DevCluster, taking: usize) -> String {
     let mut text = String::new();
-    for instance in instances {
+    for (index, instance) in cluster.instances().iter().enumerate() {
+        let weight = if index < taking { "" } else { "weight = 0\n" };
         // Writing to a String cannot fail.
         let _ = write!(
             text,
-            "[instances.{}]\nhost = \"127.0.0.1\"\nport = {}\n",
+            "[instances.{}]\nhost = \"127.0.0.1\"\nport = {}\n{weight}",
             instance.name(),
             instance.port()
         );
     }
-    let _ = write!(
-        text,
-        "[feeds.{FEED}]\ntables = {TABLES}\n[feeds.{FEED}.pins]\n"
-    );
-    for (index, instance) in instances.iter().enumerate() {
-        let (first, last) = share(index, instances.len());
-        let _ = writeln!(text, "{} = [\"{first}-{last}\"]", instance.name());
+    text
+}
+
+/// The shard map. Pinned, each instance has as many tables as the next, so that the balance of
+/// placement is no part of what is measured.
+fn map(cluster: &DevCluster, tables: Tables) -> String {
+    let (count, taking) = match tables {
+        Tables::Pinned(count) => (count, usize::MAX),
+        Tables::On(count, taking) => (count, taking),
+    };
+    let mut text = instances_text(cluster, taking);
+    let _ = write!(text, "[feeds.{FEED}]\ntables = {count}\n");
+    if let Tables::Pinned(count) = tables {
+        let _ = writeln!(text, "[feeds.{FEED}.pins]");
+        let instances = cluster.instances();
+        for (index, instance) in instances.iter().enumerate() {
+            let (first, last) = share(index, instances.len(), count as usize);
+            let _ = writeln!(text, "{} = [\"{first}-{last}\"]", instance.name());
+        }
     }
     text
 }
 
 /// The first and last table of instance `index` of so many.
-fn share(index: usize, instances: usize) -> (usize, usize) {
-    let tables = TABLES as usize;
+fn share(index: usize, instances: usize, tables: usize) -> (usize, usize) {
     let start = |index: usize| index * tables / instances.max(1);
     (start(index), start(index + 1) - 1)
 }
@@ -299,7 +364,7 @@ mod tests {
         for instances in [1, 2, 3, 4, 8, 64] {
             let mut next = 0;
             for index in 0..instances {
-                let (first, last) = share(index, instances);
+                let (first, last) = share(index, instances, TABLES as usize);
                 assert_eq!(first, next);
                 assert!(last >= first);
                 next = last + 1;

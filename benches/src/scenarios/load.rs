@@ -3,6 +3,10 @@
 use std::{process::Stdio, time::Duration};
 
 use anyhow::{Context, Result, bail};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::Value;
 use tokio::process::{Child, Command};
 
@@ -76,6 +80,13 @@ impl Load {
 pub struct Running(Child);
 
 impl Running {
+    /// Ends it early, and waits for its answers. A row that is refused is an error.
+    pub async fn stop(self) -> Result<Loaded> {
+        let pid = self.0.id().context("the load has ended")?.try_into()?;
+        kill(Pid::from_raw(pid), Signal::SIGINT)?;
+        self.finish().await
+    }
+
     /// Waits for its end. A row that is refused is an error.
     pub async fn finish(self) -> Result<Loaded> {
         let output = self.0.wait_with_output().await?;
@@ -93,6 +104,9 @@ impl Running {
 pub struct Loaded {
     pub rows: f64,
     pub rows_per_second: f64,
+    /// From the (intended) time of sending to the ack.
+    pub ack_p50_ms: f64,
+    pub ack_p99_ms: f64,
 }
 
 impl Loaded {
@@ -107,12 +121,14 @@ impl Loaded {
             );
         }
         let number = |name: &str| {
-            let value = answer.get(name).and_then(Value::as_f64);
+            let value = answer.pointer(name).and_then(Value::as_f64);
             value.with_context(|| format!("no number {name} in its answer"))
         };
         Ok(Self {
-            rows: number("rows_acked")?,
-            rows_per_second: number("rows_per_second")?,
+            rows: number("/rows_acked")?,
+            rows_per_second: number("/rows_per_second")?,
+            ack_p50_ms: number("/ack_ms/p50")?,
+            ack_p99_ms: number("/ack_ms/p99")?,
         })
     }
 }
@@ -123,9 +139,11 @@ mod tests {
 
     #[test]
     fn answers() {
-        let good = br#"{"rows_acked": 10, "rows_per_second": 5.0, "errors": {}}"#;
+        let good = br#"{"rows_acked": 10, "rows_per_second": 5.0, "errors": {},
+                       "ack_ms": {"p50": 1.5, "p99": 9.0}}"#;
         let loaded = Loaded::parse(good).unwrap();
         assert_eq!((loaded.rows, loaded.rows_per_second), (10.0, 5.0));
+        assert_eq!((loaded.ack_p50_ms, loaded.ack_p99_ms), (1.5, 9.0));
         for (bad, part) in [
             (&b"{"[..], "no JSON"),
             (b"{\"errors\": {}}", "rows_acked"),

@@ -4,6 +4,7 @@
 //! rounds with the targets beside them. Ratios are taken within a round.
 
 pub mod alerts;
+mod copy;
 mod fixture;
 mod groups;
 mod instances;
@@ -11,6 +12,7 @@ mod latencies;
 mod listener;
 pub mod load;
 mod memory;
+mod moves;
 mod outcome;
 mod probe;
 mod rules;
@@ -40,6 +42,9 @@ pub struct Arguments {
     #[arg(long, default_value_t = 2_000_000,
           value_parser = clap::value_parser!(u64).range(1000..))]
     stored: u64,
+    /// Of `moves`: at this load only
+    #[arg(long, value_enum, value_name = "LOAD")]
+    only: Option<moves::Case>,
     /// One JSON object on standard output instead of the table
     #[arg(long)]
     json: bool,
@@ -61,6 +66,10 @@ enum Name {
     Workers,
     /// Memory of the router at the limits of its queues, and afterwards
     Memory,
+    /// Tables moved from 4 instances to 6 and to 3 under load: pauses, acks, throughput
+    Moves,
+    /// The copy of a table that moves, beside a subscription made by hand
+    Copy,
     /// One after the other
     All,
 }
@@ -87,6 +96,8 @@ impl Name {
             Self::Instances => instances::run(plan).await,
             Self::Workers => workers::run(plan).await,
             Self::Memory => memory::run(plan).await,
+            Self::Moves => moves::run(plan).await,
+            Self::Copy => copy::run(plan).await,
             Self::All => anyhow::bail!("all is not one scenario"),
         }
     }
@@ -97,6 +108,7 @@ struct Plan {
     time: Duration,
     rounds: u32,
     stored: u64,
+    only: Option<moves::Case>,
 }
 
 /// Runs what was asked for and prints it.
@@ -105,6 +117,7 @@ pub async fn run(arguments: Arguments) -> Result<()> {
         time: Duration::from_secs(arguments.seconds),
         rounds: arguments.rounds,
         stored: arguments.stored,
+        only: arguments.only,
     };
     let mut all = Vec::new();
     for name in arguments.name.each() {

@@ -12,6 +12,7 @@ use crate::failure::{Failure, Result};
 use crate::logs;
 use crate::meter::Meter;
 use crate::router_args::{RouterArgs, status};
+use crate::stop::StopSignals;
 
 mod clock;
 mod generate;
@@ -29,7 +30,7 @@ use clock::Clock;
 use generate::{Generator, KeyType, Shape};
 use keys::Choice;
 use lane::Lane;
-use pace::{Behind, Pace};
+use pace::{Behind, Early, Pace};
 use progress::Progress;
 use report::{Outcome, cpu_time};
 
@@ -68,7 +69,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 10_000_000,
           value_parser = clap::value_parser!(u64).range(1..=1 << 62))]
     key_space: u64,
-    /// How long
+    /// How long; a signal to stop ends it before, with its report
     #[arg(long = "for", value_name = "SECONDS", default_value_t = 10,
           value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
@@ -179,12 +180,14 @@ pub async fn run(args: Args) -> Result<()> {
         Some(requests) => Clock::start(requests)?,
         None => None,
     };
+    let (mut signals, early) = (StopSignals::listen()?, Early::default());
     let (start, cpu) = (Instant::now(), cpu_time());
     let progress = Progress::show(Arc::clone(&meter), start);
     let mut tasks = JoinSet::new();
     for (number, client) in (0..).zip(clients) {
         let generator = Generator::new(Arc::clone(&shape), number, args.producers);
         let pace = args.pace(&shape, number, start);
+        let pace = pace.ended_by(Arc::clone(&early));
         let (clock, meter) = (clock.clone(), Arc::clone(&meter));
         if args.form == Form::Unary {
             let in_flight = args.in_flight;
@@ -195,7 +198,18 @@ pub async fn run(args: Args) -> Result<()> {
         }
     }
     let mut behind = Behind::default();
-    while let Some(done) = tasks.join_next().await {
+    loop {
+        let done = tokio::select! {
+            done = tasks.join_next() => done,
+            () = signals.next() => {
+                // One more does not wait for answers.
+                if early.set(Instant::now()).is_err() {
+                    tasks.abort_all();
+                }
+                continue;
+            }
+        };
+        let Some(done) = done else { break };
         let one = done?;
         behind.requests += one.requests;
         behind.time = behind.time.max(one.time);

@@ -4,12 +4,17 @@
 //! answered, and its latency counts from there. A router that falls behind therefore shows it in
 //! the latencies of all that had to wait, not only in those that were on their way.
 
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
+
+/// When somebody has asked for an end before the time.
+pub type Early = Arc<OnceLock<Instant>>;
 
 #[derive(Clone, Debug)]
 pub struct Pace {
     start: Instant,
     end: Instant,
+    early: Early,
     schedule: Option<Schedule>,
 }
 
@@ -37,8 +42,14 @@ impl Pace {
         Self {
             start,
             end,
+            early: Early::default(),
             schedule: None,
         }
+    }
+
+    /// Ends early if that is asked for.
+    pub fn ended_by(self, early: Early) -> Self {
+        Self { early, ..self }
     }
 
     /// One of `producers`, which send `rate` requests a second together, evenly spread.
@@ -51,6 +62,7 @@ impl Pace {
         Self {
             start,
             end,
+            early: Early::default(),
             schedule: Some(schedule),
         }
     }
@@ -61,7 +73,8 @@ impl Pace {
     }
 
     pub fn end(&self) -> Instant {
-        self.end
+        let early = self.early.get().copied();
+        early.map_or(self.end, |early| early.min(self.end))
     }
 
     /// When the next request is due: `now` where there is no schedule; `None` once it is over.
@@ -70,7 +83,7 @@ impl Pace {
             Some(schedule) => schedule.due(self.start)?,
             None => now,
         };
-        (now < self.end && due < self.end).then_some(due)
+        (now < self.end() && due < self.end()).then_some(due)
     }
 
     /// That one is sent.
@@ -83,7 +96,9 @@ impl Pace {
     /// How far it stayed behind its schedule.
     pub fn behind(&self) -> Behind {
         let unsent = |schedule: &Schedule| {
-            let time = self.end.checked_duration_since(schedule.due(self.start)?)?;
+            let time = self
+                .end()
+                .checked_duration_since(schedule.due(self.start)?)?;
             let requests = (time.as_secs_f64() / schedule.interval).ceil() as u64;
             Some(Behind { requests, time })
         };
@@ -121,6 +136,19 @@ mod tests {
         }
         assert_eq!(pace.due(at(99)), None);
         assert_eq!(pace.behind(), Behind::default());
+    }
+
+    #[test]
+    fn an_early_end_is_the_end() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let early = Early::default();
+        let open = Pace::open(start, at(1000), 100.0, 0, 1).ended_by(early.clone());
+        let closed = Pace::closed(start, at(1000)).ended_by(early.clone());
+        assert_eq!((open.end(), closed.due(at(50))), (at(1000), Some(at(50))));
+        early.set(at(40)).unwrap();
+        assert_eq!((open.due(at(50)), closed.due(at(50))), (None, None));
+        assert_eq!((open.end(), open.behind().requests), (at(40), 4));
     }
 
     #[test]

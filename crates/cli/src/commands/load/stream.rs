@@ -19,6 +19,9 @@ use crate::meter::Meter;
 /// Without a connection for this long, it gives up.
 const GIVE_UP: Duration = Duration::from_secs(30);
 
+/// How often a lane that has nothing to send looks whether an early end was asked for.
+const LOOK: Duration = Duration::from_millis(100);
+
 struct Shared {
     lane: Lane,
     /// Which stream may take requests: one that broke may live on for a moment.
@@ -167,6 +170,7 @@ impl Stream for Requests {
                 Next::Wait(time) => time,
             };
             drop(shared);
+            let time = time.min(Instant::now() + LOOK);
             if this.timer.poll_until(time, context).is_pending() {
                 return Poll::Pending;
             }
