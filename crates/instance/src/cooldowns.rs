@@ -3,6 +3,8 @@
 //! The rules' triggers write it in the transaction of the row. Here is what others do with it:
 //! remove what is past, fit it to edited rules, and carry it with a table that moves.
 
+use std::sync::LazyLock;
+
 use tokio_postgres::Transaction;
 
 use crate::{DbError, Instance, RuleSet};
@@ -26,6 +28,18 @@ pub struct Cooldown {
 /// back is told by the row's next write, but not for ever: rows may be gone unnoticed (`truncate`).
 const PAST: &str = "told_at + cooldown_ms * interval '1 millisecond' \
     + case when muted then interval '7 days' else interval '0' end < now()";
+
+/// Those of a table that still decide something.
+static DECIDING: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "select rule, key, (extract(epoch from told_at) * 1000000)::int8, cooldown_ms, muted \
+         from pgbraid.cooldown where tbl = $1 and not ({PAST}) \
+         and rule in (select name from pgbraid.rule where feed = $2)"
+    )
+});
+
+const DROP: &str = "delete from pgbraid.cooldown where tbl = $1 \
+     and rule in (select name from pgbraid.rule where feed = $2)";
 
 /// So many at once: writers wait for none of them, as they are locked for a moment each.
 const CHUNK: i64 = 10_000;
@@ -92,12 +106,8 @@ impl Instance {
     /// If the instance can't be asked.
     pub async fn cooldowns(&self, feed: &str, leaf: &str) -> Result<Vec<Cooldown>, DbError> {
         let mut session = self.reader().await?;
-        let sql = format!(
-            "select rule, key, (extract(epoch from told_at) * 1000000)::int8, cooldown_ms, muted \
-             from pgbraid.cooldown where tbl = $1 and not ({PAST}) \
-             and rule in (select name from pgbraid.rule where feed = $2)"
-        );
-        let rows = session.client.query(&sql, &[&leaf, &feed]).await?;
+        let ask = session.prepared(&DECIDING).await?;
+        let rows = session.client.query(&ask, &[&leaf, &feed]).await?;
         session.done();
         Ok(rows
             .into_iter()
@@ -128,14 +138,15 @@ impl Instance {
         let lasts: Vec<i64> = cooldowns.iter().map(|one| one.cooldown_ms).collect();
         let muted: Vec<bool> = cooldowns.iter().map(|one| one.muted).collect();
         let mut session = self.reader().await?;
+        let drop = session.prepared(DROP).await?;
+        if cooldowns.is_empty() {
+            // Writers of the table wait: mostly this is all.
+            session.client.execute(&drop, &[&leaf, &feed]).await?;
+            session.done();
+            return Ok(());
+        }
         let transaction = session.client.transaction().await?;
-        transaction
-            .execute(
-                "delete from pgbraid.cooldown where tbl = $1 \
-                 and rule in (select name from pgbraid.rule where feed = $2)",
-                &[&leaf, &feed],
-            )
-            .await?;
+        transaction.execute(&drop, &[&leaf, &feed]).await?;
         transaction
             .execute(
                 "insert into pgbraid.cooldown (rule, key, tbl, told_at, cooldown_ms, muted) \

@@ -42,13 +42,12 @@ impl Instance {
     /// If the instance can't be asked, or says something that makes no sense.
     pub async fn ownership(&self) -> Result<Vec<OwnedTable>, DbError> {
         let mut session = self.reader().await?;
-        let rows = session
-            .client
-            .query(
+        let ask = session
+            .prepared(
                 "select feed, tbl, epoch, state, moved_to from pgbraid.ownership order by 1, 2",
-                &[],
             )
             .await?;
+        let rows = session.client.query(&ask, &[]).await?;
         session.done();
         rows.into_iter()
             .map(|row| {

@@ -12,6 +12,7 @@ use crate::{
     Event, Goal, Happening, MoveError, Step,
     apply::Mover,
     cutover::{Cut, cut_over, own, undo},
+    lag::Lag,
     next_step,
     settings::Site,
 };
@@ -24,8 +25,12 @@ const LIMIT: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(200);
 /// How often once the lag is what decides.
 const LOOK_CLOSELY: Duration = Duration::from_millis(20);
-/// After this long without a lag below the limit the limit is doubled, again and again.
+/// How late a copy may be: writers will wait so long, about.
+const LATE: Duration = Duration::from_millis(40);
+/// After so long without a lag below the limit in bytes it is doubled, again and again.
 const RELAX: Duration = Duration::from_secs(10);
+/// The same, for how late it may be: a busy machine is not to keep a move waiting for long.
+const RELAX_LATE: Duration = Duration::from_secs(2);
 
 /// One move under way.
 pub(crate) struct Carry<'a> {
@@ -34,6 +39,7 @@ pub(crate) struct Carry<'a> {
     of: Move,
     copy_started: Option<Instant>,
     following_since: Option<Instant>,
+    lag: Lag,
     copy_ms: u64,
     bytes: u64,
     noted: &'static str,
@@ -75,6 +81,7 @@ impl<'a> Carry<'a> {
             record,
             copy_started: None,
             following_since: None,
+            lag: Lag::default(),
             noted: "",
             noted_at: Instant::now(),
             cuts: 0,
@@ -175,6 +182,7 @@ impl<'a> Carry<'a> {
             let step = next_step(goal, self.of.epoch, &seen, &at);
             if step != Step::CutOver {
                 self.following_since = None;
+                self.lag.forget();
             }
             match &step {
                 Step::Close(outcome) => {
@@ -353,7 +361,12 @@ impl<'a> Carry<'a> {
         self.note("catch up", None).await?;
         let doublings = (since.elapsed().as_secs() / RELAX.as_secs()).min(10);
         let enough = self.mover.settings.max_lag << doublings;
-        let close = seen.lag.is_some_and(|lag| lag <= enough);
+        let late_doublings = (since.elapsed().as_secs() / RELAX_LATE.as_secs()).min(10);
+        let late_enough = LATE * (1 << late_doublings);
+        let close = seen.lag.is_some_and(|lag| {
+            let late = self.lag.behind(Instant::now(), seen.written, lag);
+            lag <= enough && late.is_some_and(|late| late <= late_enough)
+        });
         if self.mover.paused() {
             self.tell(Happening::Paused);
             sleep(LOOK).await;
@@ -379,7 +392,7 @@ impl<'a> Carry<'a> {
         match bounded(&from.instance, cutting).await? {
             Cut::Over(pause) => {
                 self.tell(Happening::CutOver { pause });
-                self.note("own", Some(pause)).await?;
+                self.note("own", Some(pause.total())).await?;
                 self.mover.progress.point("own");
             }
             Cut::NotYet(why) => {

@@ -2,17 +2,36 @@
 
 use std::time::Duration;
 
-use pgbraid_instance::{DbError, DbErrorKind, Instance, Move, SourceSide, TargetSide};
-use tokio::time::sleep;
+use futures::future::try_join;
+use pgbraid_instance::{DbError, DbErrorKind, Fenced, Instance, Move, SourceSide, TargetSide};
+use tokio::time::{sleep, timeout};
 
 use crate::{MoveSettings, event::Progress};
 
 /// How a cut-over ended.
 pub(crate) enum Cut {
     /// The target owns the table; writers waited for so long.
-    Over(Duration),
+    Over(Pause),
     /// It was undone, and the source goes on owning the table.
     NotYet(String),
+}
+
+/// How long writers of a table waited for its cut-over, at the most, and for what.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pause {
+    /// Until the fence stood: for writers that held the table.
+    pub lock: Duration,
+    /// Until the target had applied all that was written before.
+    pub catch_up: Duration,
+    /// Until the target owned the table.
+    pub hand_over: Duration,
+}
+
+impl Pause {
+    /// In all.
+    pub fn total(self) -> Duration {
+        self.lock + self.catch_up + self.hand_over
+    }
 }
 
 /// How often the target's position is asked for. Writers wait.
@@ -30,6 +49,8 @@ pub(crate) async fn cut_over(
     settings: &MoveSettings,
     progress: &dyn Progress,
 ) -> Result<Cut, DbError> {
+    // Once before, so that connections are there and little is left to do while writers wait.
+    hand_over_cooldowns(of, sites).await?;
     let fenced = match source.fence(of, settings.lock_timeout).await {
         Ok(fenced) => fenced,
         Err(error) if error.kind == DbErrorKind::Conflict => {
@@ -41,27 +62,44 @@ pub(crate) async fn cut_over(
         Err(error) => return Err(error),
     };
     progress.point("fenced");
-    let bound = settings.cutover_timeout;
-    while !source.replayed(of, fenced.lsn).await? {
-        if fenced.at.elapsed() >= bound {
-            undo(of, source).await?;
-            return Ok(Cut::NotYet(format!(
-                "{} had not caught up within {bound:?}",
-                of.target
-            )));
-        }
-        sleep(POLL).await;
-    }
-    progress.point("replayed");
     // What rules with a cool-down know of the table's keys goes with it, as it is under the fence.
-    let partition = of.partition();
-    let feed = of.schema.feed.as_str();
-    let cooldowns = sites.0.cooldowns(feed, &partition).await?;
-    sites.1.take_cooldowns(feed, &partition, &cooldowns).await?;
+    // It may be handed over again, so that it need not wait for the rows.
+    let bound = settings.cutover_timeout;
+    let ready = try_join(
+        replayed(of, source, &fenced),
+        hand_over_cooldowns(of, sites),
+    );
+    let Ok(ready) = timeout(bound.saturating_sub(fenced.at.elapsed()), ready).await else {
+        undo(of, source).await?;
+        return Ok(Cut::NotYet(format!(
+            "{} had not caught up within {bound:?}",
+            of.target
+        )));
+    };
+    ready?;
+    let caught_up = fenced.at.elapsed();
+    progress.point("replayed");
     source.decide(of, fenced.cut).await?;
     progress.point("decided");
     own(of, target).await?;
-    Ok(Cut::Over(fenced.at.elapsed()))
+    Ok(Cut::Over(Pause {
+        lock: fenced.locked,
+        catch_up: caught_up.saturating_sub(fenced.locked),
+        hand_over: fenced.at.elapsed().saturating_sub(caught_up),
+    }))
+}
+
+async fn replayed(of: &Move, source: &mut SourceSide, fenced: &Fenced) -> Result<(), DbError> {
+    while !source.replayed(of, fenced.lsn).await? {
+        sleep(POLL).await;
+    }
+    Ok(())
+}
+
+async fn hand_over_cooldowns(of: &Move, (from, to): (&Instance, &Instance)) -> Result<(), DbError> {
+    let (feed, partition) = (of.schema.feed.as_str(), of.partition());
+    let cooldowns = from.cooldowns(feed, &partition).await?;
+    to.take_cooldowns(feed, &partition, &cooldowns).await
 }
 
 /// Takes the table, once that is decided. A moment's lock may be in the way.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pgbraid_instance::MoveRecord;
 
-use crate::Step;
+use crate::{Pause, Step};
 
 /// Something that happened to a move.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,7 +51,7 @@ pub enum Happening {
     /// The target owns the table. Writers waited for so long.
     CutOver {
         /// From the fence to the new owner.
-        pause: Duration,
+        pause: Pause,
     },
     /// The move is over.
     Done,

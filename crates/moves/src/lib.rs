@@ -14,6 +14,7 @@ mod clean;
 mod cutover;
 mod error;
 mod event;
+mod lag;
 mod plan;
 mod preflight;
 mod settings;
@@ -23,6 +24,7 @@ mod verify;
 
 pub use apply::{Abort, Applied, Lease, abort, apply};
 pub use clean::{Cleaned, clean};
+pub use cutover::Pause;
 pub use error::MoveError;
 pub use event::{Event, Happening, Progress};
 pub use plan::{InstanceChange, Level, Plan, PlanFinding, PlannedMove, Wish, draw};

@@ -58,7 +58,7 @@ pub async fn verify(
         target: record.target,
         term: 0,
     };
-    let source = from.instance.move_source().await.map_err(of_source)?;
+    let mut source = from.instance.move_source().await.map_err(of_source)?;
     let target = to
         .instance
         .move_target(&to.admin)

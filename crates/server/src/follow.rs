@@ -1,21 +1,25 @@
 //! Keeps the router in step with the instances: who owns which table, the feeds' columns, the
 //! rules, and tables that nobody has made yet.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures::future::join_all;
-use metrics::{counter, gauge};
+use metrics::counter;
 use pgbraid_config::{RouterConfig, ShardMap};
 use pgbraid_ingest::{FeedRoute, Owner, Routing};
 use pgbraid_instance::{DbError, DbErrorKind, OwnedTable, RuleSet, Schemas, TableToMake};
 use pgbraid_shardmap::{Drift, FeedName, InstanceName, TableId, TableOwner, drift, resolve};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::{
     fleet::{Fleet, make_missing},
-    news::heard,
     node::{Node, within},
+    publish::publish,
     rescue::rescue,
     state::{Shared, Topology},
 };
@@ -24,6 +28,8 @@ use crate::{
 const EVERY: Duration = Duration::from_secs(30);
 /// Least time between two rounds of asking.
 const SPACING: Duration = Duration::from_millis(20);
+/// From news of owners, which are in force by then, to asking for the rest.
+const AFTER_NEWS: Duration = Duration::from_millis(250);
 /// How often while something is amiss.
 const SOON: Duration = Duration::from_secs(1);
 
@@ -105,11 +111,13 @@ pub(crate) async fn first_look(
     map: Arc<ShardMap>,
     nodes: BTreeMap<InstanceName, Arc<Node>>,
 ) -> Result<(Uuid, Topology), Vec<DbError>> {
+    let asked = Instant::now();
     let answers = join_all(nodes.values().map(|node| ask(node, None, limit(config)))).await;
     let mut topology = Topology {
         map,
         schemas: BTreeMap::new(),
         reports: BTreeMap::new(),
+        asked: BTreeMap::new(),
         owners: BTreeMap::new(),
         rules: BTreeMap::new(),
         groups: BTreeMap::new(),
@@ -131,7 +139,7 @@ pub(crate) async fn first_look(
                     ));
                 }
                 errors.extend(other_count(&topology.map, name, &report.feeds));
-                topology.take(name, report);
+                topology.take(name, report, asked);
             }
             Err(error) if error.is_transient() => {
                 warn!(instance = %name, "not reachable: {error}");
@@ -159,8 +167,9 @@ pub(crate) async fn first_look(
 }
 
 impl Topology {
-    fn take(&mut self, name: InstanceName, report: Report) {
+    fn take(&mut self, name: InstanceName, report: Report, asked: Instant) {
         self.reports.insert(name, report.owned);
+        self.asked.insert(name, asked);
         self.rules.insert(name, report.rules);
         self.groups.insert(name, report.groups);
         self.versions.insert(name, report.version);
@@ -218,7 +227,7 @@ impl Topology {
             .collect();
     }
 
-    fn routing(&self) -> Routing {
+    pub(crate) fn routing(&self) -> Routing {
         let owner = |owner: &TableOwner| match owner {
             TableOwner::Nobody | TableOwner::Away => Owner::Nobody,
             TableOwner::One { instance, .. } => Owner::One(*instance),
@@ -299,10 +308,11 @@ impl Topology {
 
     async fn ask_all(&mut self, config: &RouterConfig, cluster: Option<Uuid>) {
         let nodes: Vec<Arc<Node>> = self.nodes.values().cloned().collect();
+        let asked = Instant::now();
         let answers = join_all(nodes.iter().map(|node| ask(node, cluster, limit(config)))).await;
         for (node, answer) in nodes.iter().zip(answers) {
             match answer {
-                Ok((_, report)) => self.take(node.name, report),
+                Ok((_, report)) => self.take(node.name, report, asked),
                 Err(error) => {
                     let known = self.unreachable.insert(node.name, error.message.clone());
                     if known.is_none() {
@@ -412,35 +422,6 @@ pub(crate) async fn install(
     .await
 }
 
-/// Puts what is known into force, and exports it.
-pub(crate) fn publish(shared: &Shared, topology: Topology) {
-    for (feed, owners) in &topology.owners {
-        for (number, owner) in owners.iter().enumerate() {
-            if let TableOwner::Conflict(instances) = owner {
-                error!(feed = %feed, "tbl{number} is owned by {instances:?} at once: it is written nowhere until one of them gives it up");
-            }
-        }
-        let (elsewhere, unowned) = topology.drift(feed);
-        gauge!("pgbraid_map_drift_tables", "feed" => feed.to_string()).set(f64::from(elsewhere));
-        gauge!("pgbraid_map_unowned_tables", "feed" => feed.to_string()).set(f64::from(unowned));
-        let conflicts = owners
-            .iter()
-            .filter(|owner| matches!(owner, TableOwner::Conflict(_)))
-            .count();
-        gauge!("pgbraid_map_conflict_tables", "feed" => feed.to_string()).set(conflicts as f64);
-    }
-    for name in topology.nodes.keys() {
-        let tables = topology
-            .owners
-            .values()
-            .flatten()
-            .filter(|owner| owner.instance() == Some(*name));
-        gauge!("pgbraid_tables_owned", "instance" => name.to_string()).set(tables.count() as f64);
-    }
-    shared.ingest.set_routing(topology.routing());
-    shared.topology.store(Arc::new(topology));
-}
-
 /// Asks the instances again whenever something changed, and every now and then.
 pub(crate) async fn follow(shared: Arc<Shared>) {
     let mut draining = shared.draining.subscribe();
@@ -451,19 +432,23 @@ pub(crate) async fn follow(shared: Arc<Shared>) {
         } else {
             EVERY
         };
-        let news = tokio::select! {
-            () = shared.news.notified() => true,
+        let told = tokio::select! {
             () = shared.refresh.notified() => false,
+            () = shared.told.notified() => true,
             () = tokio::time::sleep(wait) => false,
             _ = draining.wait_for(|draining| *draining) => return,
         };
-        if news {
-            heard(&shared).await;
-            continue;
+        if told {
+            // Many may come while tables move: they share one round.
+            tokio::select! {
+                () = shared.refresh.notified() => {}
+                () = tokio::time::sleep(AFTER_NEWS) => {}
+            }
         }
         counter!("pgbraid_ownership_reads_total").increment(1);
         // A reload may have put another map in force meanwhile: its owner does both, in turn.
         let mut topology = Topology::clone(&shared.topology.load());
+        let before = topology.owners.clone();
         topology.ask_all(&shared.config, Some(shared.cluster)).await;
         let read = topology.read_schemas(&shared.config).await;
         let now = read.err().map(|error| error.message).unwrap_or_default();
@@ -472,7 +457,7 @@ pub(crate) async fn follow(shared: Arc<Shared>) {
         }
         trouble = now;
         topology.resolve_owners();
-        topology.settle_conflicts(&shared.config).await;
+        topology.settle(&shared.config, &before).await;
         publish(&shared, topology.clone());
         rescue(&shared, &topology).await;
         let made = topology.make_missing(&shared.config).await;
@@ -483,13 +468,6 @@ pub(crate) async fn follow(shared: Arc<Shared>) {
         }
         crate::watch::reload_if_asked(&shared);
         // Whatever asks for everything all the time gets it this often.
-        let spacing = tokio::time::sleep(SPACING);
-        tokio::pin!(spacing);
-        loop {
-            tokio::select! {
-                () = &mut spacing => break,
-                () = shared.news.notified() => heard(&shared).await,
-            }
-        }
+        tokio::time::sleep(SPACING).await;
     }
 }

@@ -10,6 +10,7 @@ mod http;
 mod metrics;
 mod news;
 mod node;
+mod publish;
 mod rescue;
 mod retention;
 mod router;

@@ -30,9 +30,9 @@ use crate::{
     auth::Auth,
     fleet, follow,
     groups::{self, Groups},
-    grpc, http, metrics,
+    grpc, http, metrics, news,
     node::Node,
-    retention,
+    publish, retention,
     state::Shared,
     sweep, watch as map,
 };
@@ -151,6 +151,7 @@ impl Router {
             }
         });
         tokio::spawn(follow::follow(shared.clone()));
+        tokio::spawn(news::follow_news(shared.clone()));
         tokio::spawn(map::reloader(shared.clone()));
         tokio::spawn(sweep::sweep(shared.clone()));
         tokio::spawn(groups::make_configured(shared.clone()));
@@ -264,17 +265,19 @@ impl Router {
             hub: Arc::new(hub),
             groups: Groups::default(),
             topology: ArcSwap::from_pointee(topology.clone()),
+            publishing: parking_lot::Mutex::default(),
             map_error: ArcSwap::from_pointee(None),
             refresh: Arc::new(Notify::new()),
             heard_from: parking_lot::Mutex::default(),
             news: Notify::new(),
+            told: Notify::new(),
             reload: Arc::new(Notify::new()),
             kept: retention::KeptByInstance::default(),
             started: SystemTime::now(),
             ready: AtomicBool::new(false),
             draining: watch::Sender::new(false),
         });
-        follow::publish(&shared, topology);
+        publish::publish(&shared, topology);
         shared.refresh.notify_one();
         Ok(shared)
     }

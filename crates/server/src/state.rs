@@ -7,7 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::SystemTime,
+    time::{Instant, SystemTime},
 };
 
 use arc_swap::ArcSwap;
@@ -31,6 +31,8 @@ pub(crate) struct Topology {
     pub schemas: BTreeMap<FeedName, Arc<FeedSchema>>,
     /// The last that each instance said of its tables.
     pub reports: BTreeMap<InstanceName, Vec<OwnedTable>>,
+    /// When it was asked for that.
+    pub asked: BTreeMap<InstanceName, Instant>,
     pub owners: BTreeMap<FeedName, Vec<TableOwner>>,
     /// Version of the rules that each instance has.
     pub rules: BTreeMap<InstanceName, i64>,
@@ -49,6 +51,8 @@ pub(crate) struct Shared {
     pub hub: Arc<Hub>,
     pub groups: Groups,
     pub topology: ArcSwap<Topology>,
+    /// Held while the topology is replaced.
+    pub publishing: Mutex<()>,
     /// Why the last reload of the map was refused.
     pub map_error: ArcSwap<Option<String>>,
     /// Something changed: ask the instances again.
@@ -57,6 +61,8 @@ pub(crate) struct Shared {
     pub heard_from: Mutex<BTreeSet<InstanceName>>,
     /// Some did.
     pub news: Notify,
+    /// What they said is in force: the rest is to be asked in turn.
+    pub told: Notify,
     /// Read the map again.
     pub reload: Arc<Notify>,
     /// What the outboxes hold.

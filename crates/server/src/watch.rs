@@ -13,8 +13,8 @@ use tracing::{error, info, warn};
 
 use crate::{
     fleet,
-    follow::publish,
     node::Node,
+    publish::publish,
     state::{Shared, Topology},
 };
 
@@ -49,7 +49,7 @@ pub(crate) async fn reloader(shared: Arc<Shared>) {
 }
 
 /// Reads the map again if it means something else than the one in force. Runs in the follower, so
-/// that nothing else changes the topology meanwhile.
+/// that nothing but news of owners changes the topology meanwhile.
 pub(crate) fn reload_if_asked(shared: &Shared) {
     let before = shared.topology.load_full();
     let loaded = ShardMap::load(&shared.map_path)

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use pgbraid_shardmap::InstanceName;
 use postgres_types::PgLsn;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, SimpleQueryMessage, Statement};
 
 use super::{Move, MovingRow, fence, moving_row};
 use crate::{DbError, DbErrorKind, Instance, sql::quote_ident};
@@ -13,6 +13,15 @@ use crate::{DbError, DbErrorKind, Instance, sql::quote_ident};
 pub struct SourceSide {
     pub(super) client: Client,
     pub(super) instance: InstanceName,
+    /// What is asked while writers wait.
+    hurried: Option<Hurried>,
+}
+
+/// Statements of the cut-over, prepared before it.
+#[derive(Clone)]
+struct Hurried {
+    replayed: Statement,
+    decide: Statement,
 }
 
 /// What the source says.
@@ -26,6 +35,8 @@ pub struct SourceSeen {
     pub slot: bool,
     /// Bytes of WAL that the target has not applied yet; `None` if that is not known now.
     pub lag: Option<u64>,
+    /// Bytes of WAL that were written by then.
+    pub written: u64,
 }
 
 /// A fence that was made.
@@ -35,9 +46,18 @@ pub struct Fenced {
     pub lsn: PgLsn,
     /// Which fence this is.
     pub cut: i32,
-    /// When writers were locked out.
+    /// When the lock was asked for: writers waited from then on, at the most.
     pub at: Instant,
+    /// How long it took until the fence stood.
+    pub locked: Duration,
 }
+
+const REPLAYED: &str = "select coalesce((select confirmed_flush_lsn >= $2 from \
+     pg_replication_slots where slot_name = $1::text), false)";
+
+const DECIDE: &str = "update pgbraid.ownership set state = 'moved', \
+     changed_at = clock_timestamp() where feed = $1 and tbl = $2 and state = 'moving_out' \
+     and epoch = $4 and move_id = $3::text::uuid and mover_term <= $5 and cut = $6";
 
 impl Instance {
     /// Connects to the source of a move.
@@ -46,8 +66,10 @@ impl Instance {
     /// If it can't be reached, or is another server.
     pub async fn move_source(&self) -> Result<SourceSide, DbError> {
         Ok(SourceSide {
-            client: self.connect("").await?,
+            // What a cut-over commits must not be lost.
+            client: self.connect("-c synchronous_commit=on").await?,
             instance: self.name(),
+            hurried: None,
         })
     }
 }
@@ -65,7 +87,8 @@ impl SourceSide {
                  o.cut, exists (select from pg_publication where pubname = $4::text), \
                  s.slot_name is not null and coalesce(s.wal_status, '') <> 'lost', \
                  case when s.active then pg_wal_lsn_diff(pg_current_wal_flush_lsn(), \
-                 s.confirmed_flush_lsn)::int8 end \
+                 s.confirmed_flush_lsn)::int8 end, \
+                 pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0')::int8 \
                  from (select 1) as one \
                  left join pgbraid.ownership o on o.feed = $1 and o.tbl = $2 \
                  left join pg_replication_slots s on s.slot_name = $4::text",
@@ -78,6 +101,7 @@ impl SourceSide {
             slot: row.get(7),
             // Ahead of what is flushed: there is no lag.
             lag: row.get::<_, Option<i64>>(8).map(|lag| lag.max(0) as u64),
+            written: row.get::<_, i64>(9).max(0) as u64,
         })
     }
 
@@ -136,19 +160,41 @@ impl SourceSide {
         Ok(())
     }
 
-    /// Fences the table, in one short transaction.
+    /// Prepares what is asked while writers wait.
+    async fn hurried(&mut self) -> Result<Hurried, DbError> {
+        if let Some(hurried) = &self.hurried {
+            return Ok(hurried.clone());
+        }
+        let hurried = Hurried {
+            replayed: self.client.prepare(REPLAYED).await?,
+            decide: self.client.prepare(DECIDE).await?,
+        };
+        Ok(self.hurried.insert(hurried).clone())
+    }
+
+    /// Fences the table, in one short transaction. Writers wait from when it is locked, so that
+    /// this and all that follows is one message.
     ///
     /// # Errors
     /// `Conflict` if writers held the table for longer than `lock_timeout`: nothing has changed.
     pub async fn fence(&mut self, of: &Move, lock_timeout: Duration) -> Result<Fenced, DbError> {
-        let transaction = self.client.transaction().await?;
-        transaction
+        let fenced = self.try_fence(of, lock_timeout).await;
+        if fenced.is_err() {
+            let _ = self.client.batch_execute("rollback").await;
+        }
+        fenced
+    }
+
+    async fn try_fence(&mut self, of: &Move, lock_timeout: Duration) -> Result<Fenced, DbError> {
+        self.hurried().await?;
+        self.client
             .batch_execute(&format!(
-                "set local synchronous_commit = on; set local lock_timeout = {}",
+                "begin; set local lock_timeout = {}",
                 lock_timeout.as_millis().max(1)
             ))
             .await?;
-        let row = transaction
+        let row = self
+            .client
             .query_opt(
                 "update pgbraid.ownership set state = 'moving_out', moved_to = $6, cut = cut + 1, \
                  mover_term = $5, changed_at = clock_timestamp() \
@@ -166,20 +212,26 @@ impl SourceSide {
             .await?
             .ok_or_else(|| of.out_of_date("fencing", self.instance))?;
         let at = Instant::now();
-        transaction
-            .batch_execute(&format!("{}; notify pgbraid_ownership", fence::raise(of)))
-            .await?;
-        transaction.commit().await?;
         // Whoever wrote the table has committed before the fence did.
-        let lsn = self
+        let answers = self
             .client
-            .query_one("select pg_current_wal_flush_lsn()", &[])
-            .await?
-            .get(0);
+            .simple_query(&format!(
+                "{}; notify pgbraid_ownership; commit; select pg_current_wal_flush_lsn()",
+                fence::raise(of)
+            ))
+            .await?;
+        let lsn = answers.iter().find_map(|answer| match answer {
+            SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
+            _ => None,
+        });
+        let lsn = lsn.ok_or_else(|| {
+            DbError::new(DbErrorKind::Contradiction, "the source tells no position")
+        })?;
         Ok(Fenced {
             lsn,
             cut: row.get(0),
             at,
+            locked: at.elapsed(),
         })
     }
 
@@ -189,15 +241,9 @@ impl SourceSide {
     ///
     /// # Errors
     /// If the source can't be asked.
-    pub async fn replayed(&self, of: &Move, lsn: PgLsn) -> Result<bool, DbError> {
-        let row = self
-            .client
-            .query_one(
-                "select coalesce((select confirmed_flush_lsn >= $2 from pg_replication_slots \
-                 where slot_name = $1::text), false)",
-                &[&of.name(), &lsn],
-            )
-            .await?;
+    pub async fn replayed(&mut self, of: &Move, lsn: PgLsn) -> Result<bool, DbError> {
+        let ask = self.hurried().await?.replayed;
+        let row = self.client.query_one(&ask, &[&of.name(), &lsn]).await?;
         Ok(row.get(0))
     }
 
@@ -207,15 +253,11 @@ impl SourceSide {
     /// # Errors
     /// If that fence was undone meanwhile: then the source goes on owning the table.
     pub async fn decide(&mut self, of: &Move, cut: i32) -> Result<(), DbError> {
-        let transaction = self.client.transaction().await?;
-        transaction
-            .batch_execute("set local synchronous_commit = on")
-            .await?;
-        let decided = transaction
+        let decide = self.hurried().await?.decide;
+        let decided = self
+            .client
             .execute(
-                "update pgbraid.ownership set state = 'moved', changed_at = clock_timestamp() \
-                 where feed = $1 and tbl = $2 and state = 'moving_out' and epoch = $4 \
-                 and move_id = $3::text::uuid and mover_term <= $5 and cut = $6",
+                &decide,
                 &[
                     &of.feed(),
                     &of.number(),
@@ -226,10 +268,10 @@ impl SourceSide {
                 ],
             )
             .await?;
-        if decided != 1 {
-            return Err(of.out_of_date("deciding the move of", self.instance));
+        match decided {
+            1 => Ok(()),
+            _ => Err(of.out_of_date("deciding the move of", self.instance)),
         }
-        Ok(transaction.commit().await?)
     }
 
     /// Takes the fence back if the move is not decided yet. Returns whether there was one.

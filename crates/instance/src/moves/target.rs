@@ -1,7 +1,7 @@
 //! The target of a move: partition, subscription, and the end of waiting.
 
 use pgbraid_shardmap::InstanceName;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::{Move, MovingRow, fence, moving_row};
 use crate::{
@@ -50,7 +50,7 @@ impl Instance {
     /// If it can't be reached, or is another server.
     pub async fn move_target(&self, admin: &Instance) -> Result<TargetSide, DbError> {
         Ok(TargetSide {
-            client: self.connect("").await?,
+            client: self.connect("-c synchronous_commit=on").await?,
             admin: admin.connect("").await?,
             instance: self.name(),
         })
@@ -258,34 +258,38 @@ impl TargetSide {
     /// # Errors
     /// If the table can't be locked for a moment, or is not moving in by this move.
     pub async fn own(&mut self, of: &Move) -> Result<(), DbError> {
-        let transaction = self.client.transaction().await?;
-        transaction
-            .batch_execute("set local synchronous_commit = on; set local lock_timeout = 1000")
-            .await?;
-        let owned = transaction
-            .execute(
-                "update pgbraid.ownership set state = 'owned', epoch = epoch + 1, \
-                 moved_to = null, before_epoch = null, changed_at = clock_timestamp() \
-                 where feed = $1 and tbl = $2 and state = 'moving_in' and epoch = $4 \
-                 and move_id = $3::text::uuid",
-                &[
-                    &of.feed(),
-                    &of.number(),
-                    &of.id_text(),
-                    &(of.epoch.0 as i64),
-                ],
-            )
-            .await?;
-        if owned != 1 {
-            return Err(of.out_of_date("taking", self.instance));
+        let owned = self.try_own(of).await;
+        if owned.is_err() {
+            let _ = self.client.batch_execute("rollback").await;
         }
-        transaction
-            .batch_execute(&format!(
-                "{}; notify pgbraid_ownership",
-                fence::lower(&of.leaf())
+        owned
+    }
+
+    /// In two messages: writers wait.
+    async fn try_own(&mut self, of: &Move) -> Result<(), DbError> {
+        let answers = self
+            .client
+            .simple_query(&format!(
+                "begin; set local lock_timeout = 1000; \
+                 update pgbraid.ownership set state = 'owned', epoch = epoch + 1, \
+                 moved_to = null, before_epoch = null, changed_at = clock_timestamp() \
+                 where feed = {} and tbl = {} and state = 'moving_in' and epoch = {} \
+                 and move_id = '{}' returning epoch",
+                quote_literal(of.feed()),
+                of.number(),
+                of.epoch.0,
+                of.id
             ))
             .await?;
-        Ok(transaction.commit().await?)
+        let row = |answer: &SimpleQueryMessage| matches!(answer, SimpleQueryMessage::Row(_));
+        if !answers.iter().any(row) {
+            return Err(of.out_of_date("taking", self.instance));
+        }
+        let lower = fence::lower(&of.leaf());
+        self.client
+            .batch_execute(&format!("{lower}; notify pgbraid_ownership; commit"))
+            .await?;
+        Ok(())
     }
 
     /// Drops the subscription. The slot stays: its source may be out of reach.

@@ -42,6 +42,7 @@ impl World {
                 publication: false,
                 slot: false,
                 lag: None,
+                written: 0,
             },
             target: TargetSeen {
                 row: None,

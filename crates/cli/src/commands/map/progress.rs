@@ -164,11 +164,14 @@ impl Progress for Screen {
             Happening::Trouble { why } => self.line(&format!("{name}: {why}")),
             Happening::CutOver { pause } => {
                 state.bytes.insert(record.id, record.bytes);
-                let ms = pause.as_secs_f64() * 1000.0;
+                let ms = |time: Duration| output::short_ms(time.as_secs_f64() * 1000.0);
                 self.line(&format!(
-                    "{name}: {} owns it, writers waited {} ms",
+                    "{name}: {} owns it, writers waited {} ms (lock {}, copy {}, hand-over {})",
                     record.target,
-                    output::short_ms(ms)
+                    ms(pause.total()),
+                    ms(pause.lock),
+                    ms(pause.catch_up),
+                    ms(pause.hand_over)
                 ));
             }
             Happening::Done => {
