@@ -102,6 +102,17 @@ impl Member {
         }
     }
 
+    /// Those that have come; at least one.
+    ///
+    /// # Errors
+    /// If the stream breaks.
+    pub async fn some(&mut self) -> Result<Vec<v1::Delivery>, Status> {
+        let first = self.next().await?;
+        let mut some = vec![first];
+        some.extend(self.deliveries.drain(..));
+        Ok(some)
+    }
+
     /// The next `count` deliveries.
     ///
     /// # Panics

@@ -26,6 +26,14 @@ pub const QUICK: &str = "lease = \"2s\"\nretry_min = \"20ms\"\nretry_max = \"500
 /// Of PostgreSQL: workers of logical replication start at once.
 pub const QUICK_WORKERS: (&str, &str) = ("wal_retrieve_retry_interval", "50ms");
 
+/// What a mover may take: more where a test was asked for more than its usual keys.
+fn longest() -> Duration {
+    match std::env::var_os("PGBRAID_MOVES_KEYS") {
+        Some(_) => LIMIT * 10,
+        None => LIMIT,
+    }
+}
+
 /// A running `pgbraid map ..`. Killed when dropped.
 pub struct Mover {
     child: Child,
@@ -88,7 +96,7 @@ impl Mover {
             if let Some(status) = self.child.try_wait().expect("waiting works") {
                 return self.collect(status);
             }
-            if started.elapsed() > LIMIT {
+            if started.elapsed() > longest() {
                 let _ = self.child.kill();
                 let output = self.collect(ExitStatus::default());
                 panic!("the mover does not end:\n{}", errors(&output));

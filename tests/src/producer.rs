@@ -86,6 +86,19 @@ impl Producer {
         }
     }
 
+    /// Requests that it has sent; each writes its own number.
+    pub fn requests(&self) -> i32 {
+        self.value
+    }
+
+    /// The keys of a request, unless its streams broke.
+    pub fn keys_of(&self, request: i32) -> Vec<i64> {
+        let rows = ROWS.min(self.keys.len());
+        let first = (request as usize - 1) * ROWS;
+        let at = |row| (first + row) % self.keys.len();
+        (0..rows).map(|row| self.keys[at(row)]).collect()
+    }
+
     /// Writes its keys in turn until it is told to stop, and takes all answers.
     ///
     /// # Errors
