@@ -99,8 +99,11 @@ fn lines(change: &proto::KeyChanges) -> Vec<String> {
             .get(at)
             .map_or(String::new(), |row| format!(" {row}"))
     };
+    let columns = (change.columns.as_ref()).map_or(String::new(), |columns| {
+        format!(" [{}]", columns.names.join(", "))
+    });
     let keys = change.keys.iter().enumerate();
-    keys.map(|(at, key)| format!("{operation}{key}{}", row(at)))
+    keys.map(|(at, key)| format!("{operation}{key}{columns}{}", row(at)))
         .collect()
 }
 
@@ -350,6 +353,129 @@ async fn a_feed_tells_only_where_it_was_asked_to_and_the_old_form_is_there() {
     assert_eq!(follower.changes(1).await, ["I6"]);
     let channels = "select count(*) from pg_trigger where tgname = 'pgbraid_table_channel'";
     assert_eq!(cluster.sum(channels).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_columns_that_an_update_changed_are_told_where_a_feed_asks_for_it() {
+    let cluster = cluster("changes = true\nchange_columns = true", "").await;
+    let router = cluster.router();
+    let layout = Layout::of(&cluster, "feed").await;
+    let sql = cluster.sql(0).await;
+    let mut follower = Follower::start(&router, &["feed"], false).await;
+    let told = async |follower: &mut Follower, statement: &str, expected: &[&str]| {
+        sql.batch_execute(statement).await.expect(statement);
+        let mut told = follower.changes(expected.len()).await;
+        told.sort();
+        assert_eq!(told, expected, "{statement}");
+    };
+    let follow = &mut follower;
+    let insert =
+        "insert into feed select i, 1, case when i < 4 then i end from generate_series(1, 4) i";
+    told(follow, insert, &["I1", "I2", "I3", "I4"]).await;
+    // Each row's own, through the parent and of a leaf; nothing, NULL to NULL, from and to NULL.
+    let statement =
+        "update feed set c1 = case id when 1 then 1 else id end, c2 = case id when 2 then 2 end";
+    let expected = ["U1 [c2]", "U2 [c1]", "U3 [c1, c2]", "U4 [c1]"];
+    told(follow, statement, &expected).await;
+    let table = layout.table(4);
+    let leaf = |set: &str| format!("update feed_{table} set {set} where id = 4");
+    told(follow, &leaf("c1 = 4, c2 = null"), &["U4 []"]).await;
+    told(follow, &leaf("c2 = 0"), &["U4 [c2]"]).await;
+    told(follow, &leaf("c2 = null"), &["U4 [c2]"]).await;
+    let upsert = "insert into feed values (4, 4, 5), (5, 5, 5) \
+                  on conflict (id) do update set c1 = excluded.c1, c2 = excluded.c2";
+    told(follow, upsert, &["I5", "U4 [c2]"]).await;
+    // Another key is another row, within its leaf too.
+    let same = (2000..)
+        .find(|key| layout.table(*key) == table)
+        .expect("one");
+    let key = format!("id = {same}, c1 = 9");
+    told(follow, &leaf(&key), &["D4", &format!("I{same}")]).await;
+    let other = (1000..)
+        .find(|key| layout.table(*key) != table)
+        .expect("one");
+    let statement = format!("update feed set id = {other} where id = {same}");
+    told(
+        follow,
+        &statement,
+        &[&format!("D{same}"), &format!("I{other}")],
+    )
+    .await;
+    // Tables are altered under the triggers: no write fails, and nothing untrue is told.
+    let statement = "alter table feed add column \"c, 3=;\" numeric default 1; \
+                     update feed set \"c, 3=;\" = 1.0 where id = 1";
+    told(follow, statement, &["U1 [c, 3=;]"]).await;
+    let statement = "alter table feed rename column c1 to renamed; alter table feed drop column c2; \
+                     update feed set renamed = 77, \"c, 3=;\" = 1 where id = 1";
+    told(follow, statement, &["U1 [renamed, c, 3=;]"]).await;
+    sql.batch_execute("alter table feed rename column renamed to c1; alter table feed drop column \"c, 3=;\"; alter table feed add column c2 int; truncate feed")
+        .await
+        .expect("SQL");
+    follow.reset().await;
+    follow.live().await;
+    // A batch of a router, and more sets of columns than go into a payload.
+    let mut writer = Writer::open(&router).await;
+    let keys: Vec<i64> = (10_000..15_000).collect();
+    for (column, letter) in [("c1", "I"), ("c2", "U")] {
+        let columns = vec![rows::int32s(column, &vec![7; keys.len()])];
+        writer
+            .write(rows::columnar("feed", rows::int64s("", &keys), columns))
+            .await;
+        let mut told = follow.changes(keys.len()).await;
+        told.sort();
+        let columns = if letter == "U" { " [c2]" } else { "" };
+        let expected: Vec<String> = keys
+            .iter()
+            .map(|key| format!("{letter}{key}{columns}"))
+            .collect();
+        assert_eq!(told, expected);
+    }
+    // Keys of the other types.
+    let mut notes = Follower::start(&router, &["notes", "parcels"], false).await;
+    let parcel = "0189d3b1-9f68-7a3b-8b1a-0123456789ab";
+    let statement = format!(
+        "insert into notes select repeat('é;', 10) || i, 1 from generate_series(1, 3000) i; \
+         insert into parcels values ('{parcel}', 1)"
+    );
+    sql.batch_execute(&statement).await.expect("SQL");
+    notes.changes(3001).await;
+    sql.batch_execute("update notes set c1 = 2")
+        .await
+        .expect("SQL");
+    let mut told = notes.changes(3000).await;
+    told.sort();
+    let mut expected: Vec<String> = (1..=3000)
+        .map(|i| format!("U{}{i} [c1]", "é;".repeat(10)))
+        .collect();
+    expected.sort();
+    assert_eq!(told, expected);
+    sql.batch_execute("update parcels set c1 = 2")
+        .await
+        .expect("SQL");
+    assert_eq!(notes.changes(1).await, [format!("U{parcel} [c1]")]);
+    // Too many rows are a RESET, as without columns.
+    sql.batch_execute(
+        "begin; insert into notes select 'x' || i, 1 from generate_series(1, 99999) i; \
+         update notes set c1 = 3; commit",
+    )
+    .await
+    .expect("SQL");
+    assert!(notes.0.next().await.is_ok());
+
+    // A feed that asks no more compares no more.
+    let map = cluster.map(
+        1,
+        &["feed", "notes", "parcels"].map(|feed| (feed.into(), 4)),
+    );
+    cluster.write_map(&map.replace("tables = 4", "tables = 4\nchanges = true"));
+    migrate(&cluster);
+    let compared = "select count(*) from pg_trigger where tgname = 'pgbraid_changes_columns'";
+    assert_eq!(cluster.sum(compared).await, 0);
+    let mut follower = Follower::start(&router, &["feed"], false).await;
+    sql.batch_execute("update feed set c1 = 8 where id = 10000")
+        .await
+        .expect("SQL");
+    assert_eq!(follower.changes(1).await, ["U10000"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

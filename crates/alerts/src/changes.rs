@@ -36,11 +36,13 @@ pub struct Change {
     pub feed: Arc<str>,
     /// What was done.
     pub op: ChangeOp,
+    /// The columns of these rows that an update changed; none if it is not told.
+    pub columns: Option<KeyList>,
     /// To which.
     pub keys: KeyList,
 }
 
-/// Keys as text, one behind the other: far less memory than a string each.
+/// Keys, or names of columns, as text, one behind the other: far less memory than a string each.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KeyList {
     text: String,

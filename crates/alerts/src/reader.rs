@@ -129,8 +129,10 @@ impl Reader {
                     (self.slot.changes).down(self.term, Cause::Ownership, reason);
                     self.changes_live().await?;
                 }
-                Wake::Changed(change) => {
-                    self.slot.changes.push(self.term, change);
+                Wake::Changed(changes) => {
+                    for change in changes {
+                        self.slot.changes.push(self.term, change);
+                    }
                     self.shared.changes.wake();
                 }
                 Wake::ChangesLost { feed, reason } => {

@@ -189,7 +189,7 @@ pub enum Wake {
         pid: i32,
     },
     /// Rows changed.
-    Changed(Change),
+    Changed(Vec<Change>),
     /// More rows of a feed changed than is told.
     ChangesLost {
         /// The feed; none means any.

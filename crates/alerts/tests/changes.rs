@@ -27,11 +27,12 @@ impl Told {
     }
 
     fn changed(&self, feed: &str, key: &str) {
-        self.tell(Wake::Changed(Change {
+        self.tell(Wake::Changed(vec![Change {
             feed: feed.into(),
             op: ChangeOp::Update,
+            columns: None,
             keys: [key].into_iter().collect(),
-        }));
+        }]));
     }
 }
 

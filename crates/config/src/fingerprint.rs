@@ -44,6 +44,7 @@ pub(crate) fn fingerprint(
             pins,
             placement,
             changes,
+            change_columns,
             table_channel,
         } = feed;
         let _ = write!(text, "\nfeed {name} tables {tables} pins");
@@ -54,7 +55,11 @@ pub(crate) fn fingerprint(
         for instance in placement {
             let _ = write!(text, " {instance}");
         }
-        for (told, what) in [(changes, " changes"), (table_channel, " table_channel")] {
+        for (told, what) in [
+            (changes, " changes"),
+            (change_columns, " change_columns"),
+            (table_channel, " table_channel"),
+        ] {
             if *told {
                 text.push_str(what);
             }

@@ -52,6 +52,8 @@ pub struct FeedMap {
     pub placement: Vec<InstanceName>,
     /// Whether it is to tell of its changes.
     pub changes: bool,
+    /// Whether it is to tell which columns an update changed.
+    pub change_columns: bool,
     /// Whether it is to notify `<table>_chan` of every row.
     pub table_channel: bool,
 }
@@ -241,11 +243,21 @@ fn feed(
         ),
         other => check.refuse(at, other.to_string(), ""),
     })?;
+    let change_columns = raw.change_columns.as_ref().filter(|at| ***at);
+    if let (Some(at), false) = (change_columns, raw.changes) {
+        return Err(check.refuse(
+            at,
+            format!("feed {name} is to tell which columns change, and not of changes"),
+            "write `changes = true` as well",
+        ));
+    }
+    let change_columns = change_columns.is_some();
     Ok(FeedMap {
         tables,
         pins,
         placement,
         changes: raw.changes,
+        change_columns,
         table_channel: raw.table_channel,
     })
 }

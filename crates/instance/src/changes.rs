@@ -1,7 +1,7 @@
 //! Which feeds tell of their changes, and what they tell.
 //!
-//! The triggers are made by functions in the instance (migrations/0004_changes.sql), so that every
-//! new leaf gets them by one call.
+//! The triggers are made by functions in the instance (migrations/0004_changes.sql and
+//! 0007_change_columns.sql), so that every new leaf gets them by one call.
 
 use std::collections::BTreeSet;
 
@@ -25,6 +25,8 @@ pub struct ChangeFeed {
     pub feed: String,
     /// It tells the change stream.
     pub stream: bool,
+    /// With that, which columns its updates change.
+    pub columns: bool,
     /// It notifies `<table>_chan` of every row.
     pub table_channel: bool,
 }
@@ -45,11 +47,20 @@ pub enum ChangeNoteKind<'a> {
     Keys {
         /// The letter.
         op: char,
-        /// The keys, as text.
-        keys: Vec<&'a str>,
+        /// Which.
+        rows: Vec<ChangedRows<'a>>,
     },
     /// More was changed than is told.
     Reset(&'a str),
+}
+
+/// Rows of which the same is said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangedRows<'a> {
+    /// The columns that have another value now; `None` if that is not told.
+    pub columns: Option<Vec<&'a str>>,
+    /// The keys, as text.
+    pub keys: Vec<&'a str>,
 }
 
 impl<'a> ChangeNote<'a> {
@@ -60,13 +71,27 @@ impl<'a> ChangeNote<'a> {
         let (feed, _number, rest) = (parts.next()?, parts.next()?, parts.next()?);
         let kind = match (op, form) {
             ("R", "reset") => ChangeNoteKind::Reset(rest),
-            ("I" | "U" | "D", "list") => ChangeNoteKind::Keys {
+            ("I" | "U" | "D", _) => ChangeNoteKind::Keys {
                 op: op.chars().next()?,
-                keys: rest.split(',').collect(),
-            },
-            ("I" | "U" | "D", "text") => ChangeNoteKind::Keys {
-                op: op.chars().next()?,
-                keys: texts(rest)?,
+                rows: match form {
+                    "list" => vec![ChangedRows {
+                        columns: None,
+                        keys: rest.split(',').collect(),
+                    }],
+                    "text" => vec![ChangedRows {
+                        columns: None,
+                        keys: all_texts(rest)?,
+                    }],
+                    "sets" => sets(rest, |rest| {
+                        let (keys, rest) = rest.split_once(';')?;
+                        Some((keys.split(',').collect(), rest))
+                    })?,
+                    "textsets" => sets(rest, |rest| {
+                        let (keys, rest) = texts(rest)?;
+                        Some((keys, rest.strip_prefix(';')?))
+                    })?,
+                    _ => return None,
+                },
             },
             _ => return None,
         };
@@ -74,10 +99,32 @@ impl<'a> ChangeNote<'a> {
     }
 }
 
-/// `3:abc5:de,fg`: each key after its number of characters.
-fn texts(mut rest: &str) -> Option<Vec<&str>> {
-    let mut keys = Vec::new();
+/// `2:c12:c2=1,2;=3;`: the columns, then the keys.
+fn sets<'a>(
+    mut rest: &'a str,
+    keys: impl Fn(&'a str) -> Option<(Vec<&'a str>, &'a str)>,
+) -> Option<Vec<ChangedRows<'a>>> {
+    let mut rows = Vec::new();
     while !rest.is_empty() {
+        let (columns, after) = texts(rest)?;
+        let (keys, after) = keys(after.strip_prefix('=')?)?;
+        rows.push(ChangedRows {
+            columns: Some(columns),
+            keys,
+        });
+        rest = after;
+    }
+    Some(rows)
+}
+
+fn all_texts(rest: &str) -> Option<Vec<&str>> {
+    texts(rest).and_then(|(keys, rest)| rest.is_empty().then_some(keys))
+}
+
+/// `3:abc5:de,fg`: each after its number of characters. And what comes behind them.
+fn texts(mut rest: &str) -> Option<(Vec<&str>, &str)> {
+    let mut texts = Vec::new();
+    while rest.starts_with(|first: char| first.is_ascii_digit()) {
         let (count, after) = rest.split_once(':')?;
         let count: usize = count.parse().ok()?;
         let end = match after.char_indices().nth(count) {
@@ -85,18 +132,18 @@ fn texts(mut rest: &str) -> Option<Vec<&str>> {
             None if after.chars().count() == count => after.len(),
             None => return None,
         };
-        let (key, others) = after.split_at(end);
-        keys.push(key);
+        let (text, others) = after.split_at(end);
+        texts.push(text);
         rest = others;
     }
-    Some(keys)
+    Some((texts, rest))
 }
 
 /// The feeds that tell anything, by name.
 pub(crate) async fn read(transaction: &Transaction<'_>) -> Result<Vec<ChangeFeed>, DbError> {
     let rows = transaction
         .query(
-            "select feed, stream, table_channel from pgbraid.change_feed \
+            "select feed, stream, table_channel, columns from pgbraid.change_feed \
              where stream or table_channel order by feed collate \"C\"",
             &[],
         )
@@ -105,6 +152,7 @@ pub(crate) async fn read(transaction: &Transaction<'_>) -> Result<Vec<ChangeFeed
         feed: row.get(0),
         stream: row.get(1),
         table_channel: row.get(2),
+        columns: row.get(3),
     });
     Ok(feeds.collect())
 }
@@ -127,11 +175,11 @@ pub(crate) async fn install(
         transaction
             .execute(
                 "insert into pgbraid.change_feed \
-                 (feed, table_schema, table_name, key_column, stream, table_channel) \
-                 values ($1, $2, $3, $4, $5, $6) on conflict (feed) do update set \
+                 (feed, table_schema, table_name, key_column, stream, table_channel, columns) \
+                 values ($1, $2, $3, $4, $5, $6, $7) on conflict (feed) do update set \
                  table_schema = excluded.table_schema, table_name = excluded.table_name, \
                  key_column = excluded.key_column, stream = excluded.stream, \
-                 table_channel = excluded.table_channel",
+                 table_channel = excluded.table_channel, columns = excluded.columns",
                 &[
                     &feed.feed,
                     &schema.schema,
@@ -139,6 +187,7 @@ pub(crate) async fn install(
                     &schema.key.name,
                     &feed.stream,
                     &feed.table_channel,
+                    &feed.columns,
                 ],
             )
             .await?;
@@ -146,7 +195,8 @@ pub(crate) async fn install(
     let names: Vec<&str> = wanted.iter().map(|feed| feed.feed.as_str()).collect();
     let others = transaction
         .query(
-            "update pgbraid.change_feed set stream = false, table_channel = false \
+            "update pgbraid.change_feed \
+             set stream = false, table_channel = false, columns = false \
              where feed <> all ($1) and (stream or table_channel) returning feed",
             &[&names],
         )
@@ -195,7 +245,8 @@ impl Instance {
                  where f.stream and p.oid is not null and not exists ( \
                    select from (select p.oid union all \
                      select inhrelid from pg_inherits where inhparent = p.oid) t (oid), \
-                   unnest(array['insert', 'update', 'delete', 'truncate']) event \
+                   unnest(array['insert', case when f.columns then 'columns' else 'update' end, \
+                     'delete', 'truncate']) event \
                    where not exists (select from pg_trigger g where g.tgrelid = t.oid \
                      and g.tgname = 'pgbraid_changes_' || event and g.tgenabled in ('O', 'A')))",
                 &[],
@@ -210,10 +261,24 @@ impl Instance {
 mod tests {
     use super::*;
 
-    fn keys(payload: &str) -> Option<(char, Vec<&str>)> {
+    type Rows<'a> = Vec<(Option<Vec<&'a str>>, Vec<&'a str>)>;
+
+    fn rows(payload: &str) -> Option<(char, Rows<'_>)> {
         match ChangeNote::parse(payload)?.kind {
-            ChangeNoteKind::Keys { op, keys } => Some((op, keys)),
+            ChangeNoteKind::Keys { op, rows } => {
+                let rows = rows.into_iter().map(|rows| (rows.columns, rows.keys));
+                Some((op, rows.collect()))
+            }
             ChangeNoteKind::Reset(_) => None,
+        }
+    }
+
+    fn keys(payload: &str) -> Option<(char, Vec<&str>)> {
+        match rows(payload)? {
+            (op, mut rows) if rows.len() == 1 && rows[0].0.is_none() => {
+                Some((op, rows.remove(0).1))
+            }
+            _ => None,
         }
     }
 
@@ -231,6 +296,26 @@ mod tests {
     }
 
     #[test]
+    fn columns_come_with_the_keys_that_they_changed_of() {
+        let expected = vec![
+            (Some(vec!["c1", "a=;b"]), vec!["1", "-2"]),
+            (Some(vec![]), vec!["3"]),
+        ];
+        assert_eq!(
+            rows("U sets orders 7 2:c14:a=;b=1,-2;=3;"),
+            Some(('U', expected))
+        );
+        let expected = vec![
+            (Some(vec!["é"]), vec!["a;", ""]),
+            (Some(vec!["c"]), vec!["3:b"]),
+        ];
+        assert_eq!(
+            rows("U textsets orders 7 1:é=2:a;0:;1:c=3:3:b;"),
+            Some(('U', expected))
+        );
+    }
+
+    #[test]
     fn what_is_not_ours_is_not_guessed() {
         for payload in [
             "",
@@ -239,6 +324,11 @@ mod tests {
             "U other orders 0 1",
             "U text orders 0 5:abc",
             "U text orders 0 abc",
+            "U text orders 0 1:a;",
+            "U sets orders 0 1:a",
+            "U sets orders 0 1:a=1",
+            "U textsets orders 0 1:a=1:b",
+            "U textsets orders 0 1:a=b;",
         ] {
             assert_eq!(ChangeNote::parse(payload), None, "{payload:?}");
         }

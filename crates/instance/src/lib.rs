@@ -25,7 +25,7 @@ mod stored;
 mod tls;
 mod write;
 
-pub use changes::{CHANGE_CHANNEL, ChangeFeed, ChangeNote, ChangeNoteKind};
+pub use changes::{CHANGE_CHANNEL, ChangeFeed, ChangeNote, ChangeNoteKind, ChangedRows};
 pub use connect::{Connector, ConnectorSettings, SslMode};
 pub use cooldowns::Cooldown;
 pub use error::{DbError, DbErrorKind};

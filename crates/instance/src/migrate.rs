@@ -36,6 +36,10 @@ pub const MIGRATIONS: &[(&str, &str)] = &[
         "0006_moves",
         include_str!("../../../migrations/0006_moves.sql"),
     ),
+    (
+        "0007_change_columns",
+        include_str!("../../../migrations/0007_change_columns.sql"),
+    ),
 ];
 
 /// Any number, the same for all versions of pgbraid.

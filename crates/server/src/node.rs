@@ -290,21 +290,26 @@ fn changed(payload: &str) -> Wake {
             reason: "a notification of changes can't be read".into(),
         };
     };
-    let feed = note.feed.into();
+    let feed: Arc<str> = note.feed.into();
     match note.kind {
         ChangeNoteKind::Reset(reason) => Wake::ChangesLost {
             feed: Some(feed),
             reason: reason.into(),
         },
-        ChangeNoteKind::Keys { op, keys } => Wake::Changed(Change {
-            feed,
-            op: match op {
+        ChangeNoteKind::Keys { op, rows } => {
+            let op = match op {
                 'I' => ChangeOp::Insert,
                 'D' => ChangeOp::Delete,
                 _ => ChangeOp::Update,
-            },
-            keys: keys.into_iter().collect(),
-        }),
+            };
+            let changes = rows.into_iter().map(|rows| Change {
+                feed: feed.clone(),
+                op,
+                columns: rows.columns.map(|columns| columns.into_iter().collect()),
+                keys: rows.keys.into_iter().collect(),
+            });
+            Wake::Changed(changes.collect())
+        }
     }
 }
 

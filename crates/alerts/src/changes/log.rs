@@ -8,7 +8,7 @@ use ::metrics::Counter;
 use parking_lot::{Mutex, MutexGuard};
 use pgbraid_shardmap::InstanceName;
 
-use super::{Change, metrics};
+use super::{Change, KeyList, metrics};
 use crate::slot::Moment;
 
 /// What an entry costs beside its text.
@@ -70,7 +70,9 @@ impl Entry {
     fn bytes(&self) -> usize {
         ENTRY_BYTES
             + match self {
-                Self::Change(change) => change.keys.bytes(),
+                Self::Change(change) => {
+                    change.keys.bytes() + change.columns.as_ref().map_or(0, KeyList::bytes)
+                }
                 Self::Lost { reason, .. } => reason.len(),
                 Self::Live(_) => 0,
             }
@@ -241,6 +243,7 @@ mod tests {
         Change {
             feed: "orders".into(),
             op: ChangeOp::Update,
+            columns: None,
             keys: [key].into_iter().collect(),
         }
     }

@@ -11,7 +11,7 @@ use crate::router_args::{RouterArgs, refused};
 
 #[derive(Subcommand, Debug)]
 pub enum Command {
-    /// Print changes as they come: I, U or D and the key
+    /// Print changes as they come: I, U or D, the key, and the columns that changed where that is told
     Tail(Tail),
 }
 
@@ -42,6 +42,8 @@ enum Line<'a> {
         feed: &'a str,
         operation: &'static str,
         key: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        columns: Option<&'a [String]>,
         #[serde(skip_serializing_if = "Option::is_none")]
         row: Option<&'a RawValue>,
     },
@@ -94,6 +96,7 @@ fn letter(change: &proto::KeyChanges) -> &'static str {
 /// Prints the changes of a batch, at most as many as are left.
 fn show(batch: &proto::ChangeBatch, json: bool, left: &mut Option<u64>) -> Result<()> {
     for change in &batch.changes {
+        let columns = change.columns.as_ref().map(|columns| &columns.names[..]);
         for (at, key) in change.keys.iter().enumerate() {
             if *left == Some(0) {
                 return Ok(());
@@ -107,12 +110,17 @@ fn show(batch: &proto::ChangeBatch, json: bool, left: &mut Option<u64>) -> Resul
                     feed: &change.feed,
                     operation: letter(change),
                     key,
+                    columns,
                     row,
                 })?;
             } else {
                 let (instance, feed, letter) = (&batch.instance, &change.feed, letter(change));
                 let row = row.map_or(String::new(), |row| format!(" {row}"));
-                output::line(&format!("{instance:<6} {feed} {letter} {key}{row}"))?;
+                let columns =
+                    columns.map_or(String::new(), |names| format!(" [{}]", names.join(", ")));
+                output::line(&format!(
+                    "{instance:<6} {feed} {letter} {key}{columns}{row}"
+                ))?;
             }
         }
     }

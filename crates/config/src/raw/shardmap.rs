@@ -60,6 +60,10 @@ pub(crate) struct RawFeedMap {
     /// instances, where it is triggers: `pgbraid migrate` puts it into force. Default: false.
     #[serde(default)]
     pub changes: bool,
+    /// Whether it also tells which columns an update changed: both copies of every updated row are
+    /// compared then. Asks for `changes = true`. Put into force by `pgbraid migrate`. Default: false.
+    #[serde(default)]
+    pub change_columns: Option<At<bool>>,
     /// Whether `I<key>`, `U<key>` or `D<key>` is notified of every row on the PostgreSQL channel
     /// `<table>_chan`, for listeners of that form. It takes about half of the write throughput. Put
     /// into force by `pgbraid migrate`. Default: false.

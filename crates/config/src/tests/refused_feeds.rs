@@ -247,6 +247,17 @@ unpinned = "refuse"
 help: pin them, or set unpinned = "hash" to have them spread"#,
     ),
     (
+        "columns without changes",
+        r#"[instances.db0]
+host = "a"
+[feeds.orders]
+tables = 8
+change_columns = true
+"#,
+        "m.toml:5:18: feed orders is to tell which columns change, and not of changes
+help: write `changes = true` as well",
+    ),
+    (
         "all weights 0",
         r#"[instances.db0]
 host = "a"

@@ -190,6 +190,7 @@ impl Fleet {
         let told = self.map.feeds.iter().map(|(feed, entry)| ChangeFeed {
             feed: feed.to_string(),
             stream: entry.changes,
+            columns: entry.change_columns,
             table_channel: entry.table_channel,
         });
         let told = told.filter(|feed| feed.stream || feed.table_channel);

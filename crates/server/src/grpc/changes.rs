@@ -259,6 +259,9 @@ fn keys(change: &Change) -> v1::KeyChanges {
         feed: change.feed.to_string(),
         operation: operation.into(),
         keys: change.keys.iter().map(str::to_owned).collect(),
+        columns: change.columns.as_ref().map(|columns| v1::ChangedColumns {
+            names: columns.iter().map(str::to_owned).collect(),
+        }),
         rows: Vec::new(),
     }
 }
