@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::Write as _,
     net::TcpListener,
     os::unix::{fs::MetadataExt, process::CommandExt},
     path::{Path, PathBuf},
@@ -16,6 +17,7 @@ use crate::{Cluster, wait::until};
 /// cluster, in whose folder it lives.
 pub struct Standby {
     child: Child,
+    data: PathBuf,
     port: u16,
     password: String,
 }
@@ -77,6 +79,7 @@ impl Standby {
         .expect("postgres starts");
         let standby = Self {
             child,
+            data,
             port,
             password,
         };
@@ -112,6 +115,20 @@ impl Standby {
     /// If it does not answer.
     pub async fn sql(&self) -> Client {
         self.try_sql().await.expect("the standby answers")
+    }
+
+    /// Lets it hear nothing more from its primary: it falls behind.
+    ///
+    /// # Panics
+    /// If its settings can't be written.
+    pub fn cut_off(&self) {
+        let mut settings = fs::OpenOptions::new()
+            .append(true)
+            .open(self.data.join("postgresql.auto.conf"))
+            .expect("pg_basebackup has written it");
+        writeln!(settings, "primary_conninfo = ''").expect("settings can be written");
+        let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGHUP).expect("it lives");
     }
 
     /// Makes it a primary. Nobody asks whether there is another one.

@@ -142,18 +142,39 @@ impl fmt::Display for Identity {
     }
 }
 
+/// From which transaction id on the alerts of a timeline are its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimelineStart {
+    /// The timeline.
+    pub timeline: u32,
+    /// None of its own transactions that raised alerts has a lower id.
+    pub first_xid: u64,
+}
+
+/// What a position goes back by when an instance's history changed.
+#[derive(Debug, Clone, Default)]
+pub struct Rewinds {
+    /// Where timelines began, as far as somebody took note.
+    pub timelines: Vec<TimelineStart>,
+    /// How far to go back where nobody knows.
+    pub margin_xids: u64,
+}
+
 /// Where to read again when `cursor`, taken on `from`, meets an instance that is now `to`.
 ///
-/// A promoted standby (same system, higher timeline) keeps the transaction ids up to where it
-/// was promoted, so that reading again from the oldest transaction then running is enough; less
-/// `margin_xids` because a standby that lagged behind gives the last ids once more, to other
-/// transactions. Anything else is another history: everything is read again. Consumers drop
-/// repeats by (instance, seq).
-pub fn rewind(cursor: &Cursor, from: Identity, to: Identity, margin_xids: u64) -> Cursor {
-    if from.system_id == to.system_id && to.timeline > from.timeline {
-        return rewind_to(cursor.base.xmin(), margin_xids);
+/// A promoted standby (same system, higher timeline) keeps the transaction ids up to where it was
+/// promoted. One that lagged behind gives the last ids once more, to other transactions: all of
+/// these are read, and of the ones before what the cursor had not seen. Anything else is another
+/// history: everything is read again. Consumers drop repeats by (instance, seq).
+pub fn rewind(cursor: &Cursor, from: Identity, to: Identity, rewinds: &Rewinds) -> Cursor {
+    if from.system_id != to.system_id || to.timeline <= from.timeline {
+        return Cursor::earliest();
     }
-    Cursor::earliest()
+    let later = (rewinds.timelines.iter()).filter(|start| start.timeline > from.timeline);
+    match later.map(|start| start.first_xid).min() {
+        Some(first) => rewind_to(cursor.base.xmin().min(first), 0),
+        None => rewind_to(cursor.base.xmin(), rewinds.margin_xids),
+    }
 }
 
 /// The position `margin_xids` before `xid`.

@@ -333,7 +333,7 @@ impl Lane {
         let position = self.position.as_mut()?;
         let before = std::mem::replace(&mut position.identity, identity);
         let reason = if before != identity {
-            position.cursor = rewind(&position.cursor, before, identity, state.rewind_xids);
+            position.cursor = rewind(&position.cursor, before, identity, &state.rewinds);
             format!("{before} is now {identity}")
         } else if times != state.went_back.times {
             let xmin = position.cursor.base.xmin().min(state.went_back.xmin);

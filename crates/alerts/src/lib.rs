@@ -34,7 +34,7 @@ pub use changes::{
     Change, ChangeEvent, ChangeFollower, ChangeOp, ChangeOptions, ChangeProgress, KeyList,
 };
 pub use config::HubConfig;
-pub use cursor::{Cursor, Identity, PageMark, rewind};
+pub use cursor::{Cursor, Identity, PageMark, Rewinds, TimelineStart, rewind};
 pub use event::{Event, Progress, ReadState};
 pub use filter::Filter;
 pub use group::{

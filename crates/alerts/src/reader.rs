@@ -19,7 +19,7 @@ use crate::notes::Note;
 use crate::ring::Batch;
 use crate::slot::{Health, Moment, Slot, State, now_us};
 use crate::window::{self, Misread};
-use crate::{Cursor, Identity, Listener, Source, SourceError, Wake};
+use crate::{Cursor, Identity, Listener, Source, SourceError, TimelineStart, Wake};
 
 /// Asks a source, and does not wait for ever.
 pub(crate) async fn ask<T>(
@@ -94,7 +94,9 @@ impl Reader {
         }
         let identity = source.identity();
         let identity = ask(config.call_timeout, "asking for the identity", identity).await?;
-        self.adopt(identity)?;
+        let timelines = source.timelines();
+        let timelines = ask(config.call_timeout, "asking for its timelines", timelines).await?;
+        self.adopt(identity, timelines)?;
         self.changes_live().await?;
         if self.slot.lock().ring.end().is_none() {
             let now = ask(config.call_timeout, "asking for the position", source.now()).await?;
@@ -231,15 +233,17 @@ impl Reader {
 
     /// Takes note of which PostgreSQL answers. If it is another one than before, the live cursor
     /// is taken back; each subscription does the same with its own when it sees the change.
-    fn adopt(&self, identity: Identity) -> Result<(), Stop> {
-        let margin = self.shared.config.rewind_xids;
+    fn adopt(&self, identity: Identity, timelines: Vec<TimelineStart>) -> Result<(), Stop> {
         let before = self.update(|state| {
+            state.rewinds.timelines = timelines;
             let before = state.identity.replace(identity);
             let end = state.ring.end().cloned();
             if let (Some(before), Some(end)) = (before, end)
                 && before != identity
             {
-                state.ring.restart(rewind(&end, before, identity, margin));
+                state
+                    .ring
+                    .restart(rewind(&end, before, identity, &state.rewinds));
             }
             before
         })?;

@@ -14,7 +14,7 @@ use crate::changes::ChangeLog;
 use crate::metrics::InstanceMetrics;
 use crate::notes::Notes;
 use crate::ring::Ring;
-use crate::{HubConfig, Identity, Source};
+use crate::{HubConfig, Identity, Rewinds, Source};
 
 /// Now, in µs since the Unix epoch.
 pub(crate) fn now_us() -> i64 {
@@ -85,8 +85,7 @@ pub(crate) struct State {
     pub(crate) identity: Option<Identity>,
     pub(crate) health: Health,
     pub(crate) went_back: WentBack,
-    /// As in [`HubConfig`].
-    pub(crate) rewind_xids: u64,
+    pub(crate) rewinds: Rewinds,
     /// The start of the last read that reached the end of the outbox.
     pub(crate) read_at: Option<Moment>,
     /// Which reader may write here. An aborted one may still be running for a moment.
@@ -111,7 +110,10 @@ impl Slot {
                 identity: None,
                 health: Health::Connecting,
                 went_back: WentBack::default(),
-                rewind_xids: config.rewind_xids,
+                rewinds: Rewinds {
+                    timelines: Vec::new(),
+                    margin_xids: config.rewind_xids,
+                },
                 read_at: None,
                 term: 0,
                 created: Moment::now(),

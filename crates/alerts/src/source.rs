@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use pgbraid_shardmap::InstanceName;
 
-use crate::{Change, Cursor, GroupStore, Identity};
+use crate::{Change, Cursor, GroupStore, Identity, TimelineStart};
 
 /// A row that matched a rule, as kept in the instance's outbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,6 +132,11 @@ pub trait Source: Send + Sync + 'static {
     /// standby was promoted, say), until this has been asked again: a cursor of one history is not
     /// to be used on another.
     async fn identity(&self) -> Result<Identity, SourceError>;
+
+    /// Where timelines of this instance began, the current one's among them if anybody knows.
+    async fn timelines(&self) -> Result<Vec<TimelineStart>, SourceError> {
+        Ok(Vec::new())
+    }
 
     /// The position after everything committed so far (`pg_current_snapshot()`), as far as a crash
     /// can't take it back: see [`Snapshot::capped`](crate::Snapshot::capped).

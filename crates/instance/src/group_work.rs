@@ -238,7 +238,9 @@ impl Instance {
         let rows = session
             .client
             .query(
-                "select h.name, coalesce((select max(a.seq) from pgbraid.alert a), 0), h.last_seq, \
+                "select h.name, \
+                 pgbraid.counted(coalesce((select max(a.seq) from pgbraid.alert a), 0)), \
+                 pgbraid.counted(h.last_seq), \
                  h.dropped, f.open, r.delayed, r.waiting, d.dead, \
                  (select extract(epoch from clock_timestamp() - a.raised_at)::float8 \
                   from pgbraid.alert a where a.seq > h.last_seq order by a.seq limit 1), \

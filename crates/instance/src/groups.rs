@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use tokio_postgres::{GenericClient, Transaction};
 
-use crate::{DbError, DbErrorKind, Instance};
+use crate::{DbError, DbErrorKind, Instance, identity::next_version};
 
 /// What goes with a notification on the channel of ownership when only groups have changed.
 pub const GROUPS_CHANGED: &str = "groups";
@@ -343,9 +343,10 @@ impl Instance {
             }
         }
         transaction
-            .batch_execute(
-                "update pgbraid.group_set set version = version + 1; notify pgbraid_ownership, 'groups'",
-            )
+            .batch_execute(&format!(
+                "update pgbraid.group_set set version = {}; notify pgbraid_ownership, 'groups'",
+                next_version("version")
+            ))
             .await?;
         let after = read_set(&transaction, false).await?;
         transaction.commit().await?;

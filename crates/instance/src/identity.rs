@@ -3,12 +3,21 @@
 use tokio_postgres::GenericClient;
 use uuid::Uuid;
 
-use crate::{Connector, DbError, DbErrorKind, Instance};
+use crate::{
+    Connector, DbError, DbErrorKind, Instance,
+    outbox::{same_server, xid8},
+};
 
 /// The timeline of a primary. The control file has a promoted standby's only from its first
 /// checkpoint on.
 pub(crate) const TIMELINE: &str =
     "('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int4";
+
+/// The next of a version that copies are compared by. A home that was behind when it was promoted
+/// may lack edits that the copies have, so that it must not count on from its own.
+pub(crate) fn next_version(version: &str) -> String {
+    format!("greatest({version} + 1, (({TIMELINE}) - 1)::int8 << 32)")
+}
 
 /// What `migrate` wrote into the instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,6 +126,42 @@ impl Instance {
         let found = read_cluster(&session.client).await?;
         session.done();
         Ok(found)
+    }
+
+    /// From which transaction id on alerts of a timeline are its own: timeline and id, ascending.
+    /// Takes note of it, if this is the first look at this timeline.
+    ///
+    /// # Errors
+    /// If the instance can't be asked.
+    pub async fn timelines(
+        &self,
+        expected: Option<ServerIdentity>,
+    ) -> Result<Vec<(u32, u64)>, DbError> {
+        let mut session = self.reader().await?;
+        same_server(session.identity, expected)?;
+        let now = session.identity.timeline as i32;
+        let noted = "select timeline, first_xid::text from pgbraid.timeline order by timeline";
+        let mut rows = session.client.query(noted, &[]).await?;
+        if rows.last().is_none_or(|row| row.get::<_, i32>(0) < now) {
+            // Alerts say their timeline by their numbers (migrations/0008_timelines.sql); those that
+            // are not committed yet are of transactions that are running.
+            session
+                .client
+                .execute(
+                    "with own as materialized (select xid from pgbraid.alert where seq >= \
+                       (select coalesce(max(timeline), 0)::int8 << 40 from pgbraid.timeline)) \
+                     insert into pgbraid.timeline select $1, least( \
+                       pg_snapshot_xmin(pg_current_snapshot()), \
+                       (select xid from own order by xid limit 1)) on conflict do nothing",
+                    &[&now],
+                )
+                .await?;
+            rows = session.client.query(noted, &[]).await?;
+        }
+        session.done();
+        rows.iter()
+            .map(|row| Ok((row.get::<_, i32>(0).unsigned_abs(), xid8(row.get(1))?)))
+            .collect()
     }
 
     /// Checks that the instance is the one of this name in this cluster.

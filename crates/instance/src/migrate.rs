@@ -40,6 +40,10 @@ pub const MIGRATIONS: &[(&str, &str)] = &[
         "0007_change_columns",
         include_str!("../../../migrations/0007_change_columns.sql"),
     ),
+    (
+        "0008_timelines",
+        include_str!("../../../migrations/0008_timelines.sql"),
+    ),
 ];
 
 /// Any number, the same for all versions of pgbraid.

@@ -112,13 +112,16 @@ fn seen(row: &Row) -> Result<OutboxSnapshot, DbError> {
     })
 }
 
-fn xid8(text: &str) -> Result<u64, DbError> {
+pub(crate) fn xid8(text: &str) -> Result<u64, DbError> {
     text.parse()
         .map_err(|error| DbError::new(DbErrorKind::Contradiction, format!("bad xid8: {error}")))
 }
 
 /// A snapshot of one history means nothing on another: a promoted standby, a restored backup.
-fn same_server(found: ServerIdentity, expected: Option<ServerIdentity>) -> Result<(), DbError> {
+pub(crate) fn same_server(
+    found: ServerIdentity,
+    expected: Option<ServerIdentity>,
+) -> Result<(), DbError> {
     match expected {
         Some(expected) if expected != found => Err(DbError::new(
             DbErrorKind::Outage,

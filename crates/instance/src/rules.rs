@@ -13,7 +13,10 @@ use pgbraid_rules::{
 };
 use tokio_postgres::Transaction;
 
-use crate::{ChangeFeed, DbError, DbErrorKind, Instance, changes, cooldowns::settle, sql::leaf};
+use crate::{
+    ChangeFeed, DbError, DbErrorKind, Instance, changes, cooldowns::settle, identity::next_version,
+    sql::leaf,
+};
 
 /// A rule with its version.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -243,7 +246,6 @@ impl Instance {
             edit.changed.push(rule.name.clone());
         }
         edit.removed = remove;
-        let version = before.version + 1;
         let other = |wanted: &&Vec<ChangeFeed>| **wanted != before.changes;
         let changes = change.changes.as_ref().filter(other);
         if let Some(changes) = changes {
@@ -252,7 +254,10 @@ impl Instance {
         let anything = !edit.changed.is_empty() || !edit.removed.is_empty() || changes.is_some();
         if anything {
             transaction
-                .execute("update pgbraid.rule_set set version = $1", &[&version])
+                .batch_execute(&format!(
+                    "update pgbraid.rule_set set version = {}",
+                    next_version("version")
+                ))
                 .await?;
         }
         edit.set = read_set(&transaction, false).await?;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use futures::future::join_all;
 use metrics::gauge;
-use pgbraid_alerts::{Cursor, Identity, Source, Token, rewind};
+use pgbraid_alerts::{Cursor, Identity, Rewinds, Source, Token, rewind};
 use pgbraid_config::GroupConfig;
 use pgbraid_instance::{
     DbError, DbErrorKind, GroupChange, GroupRow, GroupSet, GroupSpec, HeadAt, Heads,
@@ -112,7 +112,12 @@ impl Start {
                     if now == position.identity {
                         position.cursor.clone()
                     } else {
-                        rewind(&position.cursor, position.identity, now, REWIND_XIDS)
+                        let timelines = within(LIMIT, node.name, node.known_timelines()).await?;
+                        let rewinds = Rewinds {
+                            timelines,
+                            margin_xids: REWIND_XIDS,
+                        };
+                        rewind(&position.cursor, position.identity, now, &rewinds)
                     }
                 }
             },

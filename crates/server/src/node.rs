@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use pgbraid_alerts::{
     Alert, Change, ChangeOp, Claim, Cursor, Delivery, DeliveryId, Dropped, GroupStore, Identity,
-    Listener, Page, PageMark, Settle, Snapshot, Source, SourceError, Wake,
+    Listener, Page, PageMark, Settle, Snapshot, Source, SourceError, TimelineStart, Wake,
 };
 use pgbraid_feed::{Batch, Statement};
 use pgbraid_ingest::{Doubt, ErrorKind, Sink, SinkError, Target};
@@ -58,6 +58,17 @@ impl Node {
 
     fn expected(&self) -> Option<ServerIdentity> {
         *self.identity.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where timelines of this instance began.
+    pub async fn known_timelines(&self) -> Result<Vec<TimelineStart>, DbError> {
+        let instance = self.instance.load_full();
+        let known = instance.timelines(self.expected()).await?.into_iter();
+        let start = |(timeline, first_xid)| TimelineStart {
+            timeline,
+            first_xid,
+        };
+        Ok(known.map(start).collect())
     }
 }
 
@@ -192,6 +203,10 @@ impl Source for Node {
             system_id: found.system_id,
             timeline: found.timeline,
         })
+    }
+
+    async fn timelines(&self) -> Result<Vec<TimelineStart>, SourceError> {
+        self.known_timelines().await.map_err(source_error)
     }
 
     async fn now(&self) -> Result<Cursor, SourceError> {

@@ -53,15 +53,54 @@ fn rewinds_as_far_as_the_new_history_asks() {
         system_id,
         timeline,
     };
+    let margin = |margin_xids| Rewinds {
+        margin_xids,
+        ..Rewinds::default()
+    };
     let cursor = paged("500:600:500,501", "700:700:", 3);
-    assert_eq!(rewind(&cursor, id(1, 1), id(1, 2), 0), at("500:500:"));
-    assert_eq!(rewind(&cursor, id(1, 1), id(1, 2), 100), at("400:400:"));
     assert_eq!(
-        rewind(&cursor, id(1, 1), id(1, 2), 1000),
+        rewind(&cursor, id(1, 1), id(1, 2), &margin(0)),
+        at("500:500:")
+    );
+    assert_eq!(
+        rewind(&cursor, id(1, 1), id(1, 2), &margin(100)),
+        at("400:400:")
+    );
+    assert_eq!(
+        rewind(&cursor, id(1, 1), id(1, 2), &margin(1000)),
         Cursor::earliest()
     );
-    assert_eq!(rewind(&cursor, id(1, 2), id(1, 1), 0), Cursor::earliest());
-    assert_eq!(rewind(&cursor, id(1, 1), id(2, 2), 0), Cursor::earliest());
+    assert_eq!(
+        rewind(&cursor, id(1, 2), id(1, 1), &margin(0)),
+        Cursor::earliest()
+    );
+    assert_eq!(
+        rewind(&cursor, id(1, 1), id(2, 2), &margin(0)),
+        Cursor::earliest()
+    );
+}
+
+#[test]
+fn rewinds_to_where_the_timelines_since_began() {
+    let id = |timeline| Identity {
+        system_id: 1,
+        timeline,
+    };
+    let start = |timeline, first_xid| TimelineStart {
+        timeline,
+        first_xid,
+    };
+    let rewinds = Rewinds {
+        timelines: vec![start(1, 3), start(3, 450), start(4, 480), start(6, 900)],
+        margin_xids: 1000,
+    };
+    let cursor = at("500:600:500,501");
+    let from = |timeline| rewind(&cursor, id(timeline), id(6), &rewinds);
+    assert_eq!(from(1), at("450:450:"));
+    assert_eq!(from(3), at("480:480:"));
+    // What it had not seen comes as well.
+    assert_eq!(from(5), at("500:500:"));
+    assert_eq!(rewind(&cursor, id(6), id(7), &rewinds), Cursor::earliest());
 }
 
 #[test]

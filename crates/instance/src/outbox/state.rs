@@ -47,7 +47,7 @@ pub struct OutboxState {
     /// The one that is written to.
     pub(crate) current: i32,
     pub(crate) holds: Vec<Hold>,
-    /// The last number that was given to an alert.
+    /// The last number that the sequence of alerts gave.
     pub(crate) last_seq: i64,
     /// Seconds since the oldest alert that is kept was raised.
     pub oldest_seconds: f64,
@@ -68,13 +68,15 @@ impl OutboxState {
     /// which transactions that were rolled back have used some.
     pub fn alerts(&self) -> u64 {
         let sealed: i64 = self.parts.iter().map(|part| part.alerts).sum();
+        // The sequence's part of their numbers: see migrations/0008_timelines.sql.
+        let counted = |last: i64| last & ((1 << 40) - 1);
         let numbered = self.parts.iter().filter_map(|part| part.last_seq).max();
         let open = match (
             numbered,
             self.parts.iter().any(|part| part.used && !part.sealed),
         ) {
             (_, false) => 0,
-            (Some(last), true) => self.last_seq - last,
+            (Some(last), true) => self.last_seq - counted(last),
             (None, true) => self.last_seq,
         };
         (sealed + open).max(0) as u64
