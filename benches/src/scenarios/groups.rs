@@ -71,7 +71,8 @@ pub async fn run(plan: &Plan) -> Result<Outcome> {
         for case in in_turns(&[Case::Subscriber, Case::Group, Case::Queue], round) {
             match case {
                 Case::Subscriber => {
-                    let rate = subscriber(&router, plan.time).await?;
+                    let all = v1::Filter::default();
+                    let rate = subscriber(&router, plan.time, all, BACKLOG as u64).await?;
                     say(format_args!(
                         "groups, round {round}, a subscriber: {rate:.0}/s"
                     ));
@@ -135,20 +136,26 @@ pub async fn run(plan: &Plan) -> Result<Outcome> {
     Ok(outcome)
 }
 
-async fn alerts(router: &Router) -> Result<AlertsClient<tonic::transport::Channel>> {
+pub async fn alerts(router: &Router) -> Result<AlertsClient<tonic::transport::Channel>> {
     let client = AlertsClient::connect(router.grpc.clone()).await?;
     Ok(client.max_decoding_message_size(usize::MAX))
 }
 
-/// Alerts that a subscriber gets in a second, from the oldest on.
-async fn subscriber(router: &Router, time: Duration) -> Result<f64> {
+/// Alerts that a subscriber gets in a second, from the oldest on; of so many at most.
+pub async fn subscriber(
+    router: &Router,
+    time: Duration,
+    filter: v1::Filter,
+    backlog: u64,
+) -> Result<f64> {
     let request = v1::SubscribeRequest {
+        filter: Some(filter),
         start: Some(Start::Earliest(v1::Earliest {})),
         ..Default::default()
     };
     let mut events = alerts(router).await?.subscribe(request).await?.into_inner();
     let (start, mut count) = (Instant::now(), 0_u64);
-    while start.elapsed() < time && count < BACKLOG as u64 {
+    while start.elapsed() < time && count < backlog {
         let event = events.message().await?.context("the stream has ended")?;
         count += u64::from(matches!(event.event, Some(Event::Alert(_))));
     }

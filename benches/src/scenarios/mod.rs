@@ -14,6 +14,7 @@ pub mod load;
 mod memory;
 mod moves;
 mod outcome;
+mod parts;
 mod probe;
 mod rules;
 mod subscribers;
@@ -58,6 +59,8 @@ enum Name {
     Subscribers,
     /// A subscriber and a group of four on a backlog, beside a skip locked queue
     Groups,
+    /// Claims and reads on outboxes in 2, 20 and 200 parts
+    Parts,
     /// Throughput with 0, 1, 10 and 100 rules
     Rules,
     /// Throughput of the same tables on 1, 2, 4 and 8 instances
@@ -92,6 +95,7 @@ impl Name {
             Self::Alerts => alerts::run(plan).await,
             Self::Subscribers => subscribers::run(plan).await,
             Self::Groups => groups::run(plan).await,
+            Self::Parts => parts::run(plan).await,
             Self::Rules => rules::run(plan).await,
             Self::Instances => instances::run(plan).await,
             Self::Workers => workers::run(plan).await,

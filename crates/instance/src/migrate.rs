@@ -44,6 +44,10 @@ pub const MIGRATIONS: &[(&str, &str)] = &[
         "0008_timelines",
         include_str!("../../../migrations/0008_timelines.sql"),
     ),
+    (
+        "0009_claims_by_part",
+        include_str!("../../../migrations/0009_claims_by_part.sql"),
+    ),
 ];
 
 /// Any number, the same for all versions of pgbraid.

@@ -204,6 +204,24 @@ impl Instance {
         let mut session = self.reader().await?;
         same_server(session.identity, expected)?;
         let facts = session.parts().await?;
+        let page = self.read_page(&mut session, query, &facts, true).await?;
+        let page = match page.more && page.alerts.is_empty() {
+            // There was nothing in the next few parts.
+            true => self.read_page(&mut session, query, &facts, false).await?,
+            false => page,
+        };
+        session.done();
+        Ok(page)
+    }
+
+    /// Reads from the next few parts, or from all.
+    async fn read_page(
+        &self,
+        session: &mut Session,
+        query: &OutboxQuery,
+        facts: &PartFacts,
+        few: bool,
+    ) -> Result<OutboxPage, DbError> {
         let oldest = query.in_progress.first().map_or(query.xmax, |xid| *xid);
         let after = query.window.as_ref().map(|(_, after)| *after);
         let dropped = match after {
@@ -214,6 +232,7 @@ impl Instance {
                 dropped_since(oldest, after)
             ),
         };
+        let first = facts.first_needed(oldest, after);
         let mut sql = format!(
             "select s.snap, s.newest, a.seq, a.xid, a.feed, a.rule, a.rule_version, a.channel, \
              a.reason, a.key, a.body, a.raised, a.resolved, s.dropped from (select *, {dropped} as dropped \
@@ -221,9 +240,10 @@ impl Instance {
              rule_version, channel, reason, key, \"row\"::text as body, \
              (extract(epoch from raised_at) * 1000000)::int8 as raised, resolved \
              from pgbraid.alert where part >= {} and (xid >= $1::text::xid8",
-            parts::seen_sql(&facts),
-            facts.first_needed(oldest, after),
+            parts::seen_sql(facts),
+            first,
         );
+        let few = facts.next_few(first, after.unwrap_or(0)).filter(|_| few);
         let xmax = query.xmax.to_string();
         let in_progress: Vec<String> = query.in_progress.iter().map(u64::to_string).collect();
         let limit = i64::from(query.limit) + 1;
@@ -234,6 +254,14 @@ impl Instance {
             let _ = write!(sql, " or xid = any (${}::text[]::xid8[])", params.len());
         }
         sql.push(')');
+        if let Some((last, below)) = few {
+            let open = facts.first_open();
+            let _ = write!(
+                sql,
+                " and part <= {last} and seq < least({below}, (select o.seq from pgbraid.alert o \
+                 where o.part >= {open} order by o.seq limit 1))"
+            );
+        }
         if let Some((upper, after)) = &query.window {
             params.push((upper, Type::TEXT));
             let _ = write!(
@@ -254,10 +282,9 @@ impl Instance {
             )
         })??;
         let dropped = match rows.first() {
-            Some(row) if row.get(13) => dropped_from(&session, oldest, after).await?,
+            Some(row) if row.get(13) => dropped_from(session, oldest, after).await?,
             _ => Vec::new(),
         };
-        session.done();
         let seen = match rows.first() {
             Some(row) => seen(row)?,
             None => {
@@ -286,7 +313,7 @@ impl Instance {
                 resolved: row.get(12),
             });
         }
-        let more = alerts.len() > query.limit as usize;
+        let more = few.is_some() || alerts.len() > query.limit as usize;
         alerts.truncate(query.limit as usize);
         Ok(OutboxPage {
             alerts,

@@ -14,7 +14,11 @@ use crate::{DbError, Session};
 /// How long a session goes by the facts it has.
 const KEPT: Duration = Duration::from_secs(5);
 
-const FACTS: &str = "select part, closed_xid::text, last_seq, last_xid::text, sealed_at is not null \
+/// So many parts are read one few after the other, and so few at a time.
+const MANY: usize = 16;
+const FEW: usize = 8;
+
+const FACTS: &str = "select part, closed_xid::text, last_seq, last_xid::text, sealed_at is not null, first_seq \
      from pgbraid.alert_part order by part";
 
 /// A part, as far as it is certain for good.
@@ -24,6 +28,7 @@ struct Fact {
     /// Its transactions are below this one.
     closed_xid: Option<u64>,
     sealed: bool,
+    first_seq: Option<i64>,
     last_seq: Option<i64>,
     last_xid: Option<u64>,
 }
@@ -49,8 +54,28 @@ impl PartFacts {
         first.map_or(1, |fact| fact.part)
     }
 
+    /// If there are many parts from `first` on: the last of the next few, and the lowest number of
+    /// the sealed ones behind it. What lies below that number, and below those of the parts that
+    /// are still open, is all in the few. A statement that could read hundreds of parts is planned
+    /// for each of them.
+    pub(crate) fn next_few(&self, first: i32, after_seq: i64) -> Option<(i32, i64)> {
+        let open = self.first_open();
+        let rest = |fact: &&Fact| fact.part >= first && fact.part < open;
+        let rest: Vec<&Fact> = self.facts.iter().filter(rest).collect();
+        if rest.len() <= MANY {
+            return None;
+        }
+        (FEW..rest.len()).find_map(|next| {
+            let below = rest[next..]
+                .iter()
+                .filter_map(|fact| fact.first_seq)
+                .min()?;
+            (below > after_seq.saturating_add(1)).then(|| (rest[next - 1].part, below))
+        })
+    }
+
     /// The first part that may still be written to.
-    fn first_open(&self) -> i32 {
+    pub(crate) fn first_open(&self) -> i32 {
         let first = self.facts.iter().find(|fact| !fact.sealed);
         first.map_or(1, |fact| fact.part)
     }
@@ -94,6 +119,7 @@ async fn ask(client: &Client) -> Result<PartFacts, DbError> {
                 last_seq: row.get(2),
                 last_xid: xid(row.get(3))?,
                 sealed: row.get(4),
+                first_seq: row.get(5),
             })
         })
         .collect::<Result<_, DbError>>()?;
@@ -123,6 +149,7 @@ mod tests {
             part,
             closed_xid,
             sealed: last_seq.is_some(),
+            first_seq: last_seq.map(|last| last - 9),
             last_seq,
             last_xid: None,
         }
@@ -152,5 +179,29 @@ mod tests {
         // Part 5 is not sealed: an alert with a lower number may still come.
         assert_eq!(facts.first_needed(1, Some(9999)), 5);
         assert_eq!(facts.first_open(), 5);
+    }
+
+    #[test]
+    fn many_parts_are_read_a_few_at_a_time() {
+        let facts = |count: i32| PartFacts {
+            facts: (1..=count)
+                .map(|part| fact(part, Some(1), Some(i64::from(part) * 10)))
+                .chain([fact(count + 1, None, None)])
+                .collect(),
+            asked_at: StdInstant::now(),
+        };
+        assert_eq!(facts(16).next_few(1, 0), None);
+        assert_eq!(facts(17).next_few(2, 0), None);
+        // Part 9 begins with number 81.
+        assert_eq!(facts(17).next_few(1, 0), Some((8, 81)));
+        assert_eq!(facts(17).next_few(1, 79), Some((8, 81)));
+        // All below 81 was read: the few reach further, for there must be something in them.
+        assert_eq!(facts(17).next_few(1, 80), Some((9, 91)));
+        // A part in which an old number lies.
+        let mut mixed = facts(17);
+        mixed.facts[12].first_seq = Some(5);
+        assert_eq!(mixed.next_few(1, 0), Some((8, 5)));
+        assert_eq!(mixed.next_few(1, 4), Some((13, 131)));
+        assert_eq!(mixed.next_few(1, 160), None);
     }
 }
