@@ -103,8 +103,14 @@ fn command_line(router: &Router, all: usize) {
         let arguments = ["--router", &url, "--count", &count, "--from", from];
         run(&[&["alerts", "tail"][..], &arguments].concat())
     };
-    for from in ["-1h", "2020-01-01T00:00:00Z", "earliest"] {
+    for (from, told) in [
+        ("-1h", "following alerts raised since "),
+        ("2020-01-01T00:00:00Z", "raised since 2020-01-01T00:00:00Z"),
+        ("earliest", "from the oldest that is kept"),
+    ] {
         let done = tail(from);
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert!(said.contains(told), "{from}: {said}");
         assert!(done.status.success(), "{from}");
         let lines = String::from_utf8_lossy(&done.stdout).lines().count();
         assert_eq!(lines, all, "{from}");

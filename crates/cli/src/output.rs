@@ -72,6 +72,34 @@ pub fn shorten(text: &str, width: usize) -> String {
     cut
 }
 
+/// A text on lines of at most `width` characters, broken between words; those that continue one are
+/// indented. A word that is longer stays whole. Without a width nothing is broken.
+pub fn wrap(text: &str, width: Option<usize>) -> String {
+    let Some(width) = width else {
+        return text.to_owned();
+    };
+    let mut lines = Vec::new();
+    for line in text.lines() {
+        let indent = line.len() - line.trim_start().len();
+        let mut current = " ".repeat(indent);
+        let mut used = indent;
+        for (at, word) in line.split_whitespace().enumerate() {
+            let length = word.chars().count();
+            if at > 0 && used + 1 + length > width {
+                lines.push(std::mem::replace(&mut current, " ".repeat(indent + 2)));
+                used = indent + 2;
+            } else if at > 0 {
+                current.push(' ');
+                used += 1;
+            }
+            current.push_str(word);
+            used += length;
+        }
+        lines.push(current);
+    }
+    lines.join("\n")
+}
+
 /// 1234567 as `1 234 567`.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
@@ -116,6 +144,14 @@ mod tests {
     fn shapes() {
         assert_eq!(shorten("größe", 5), "größe");
         assert_eq!(shorten("größer", 5), "größ…");
+        assert_eq!(wrap("one two three", None), "one two three");
+        assert_eq!(wrap("one two three", Some(13)), "one two three");
+        assert_eq!(wrap("one two three", Some(12)), "one two\n  three");
+        assert_eq!(
+            wrap("  größe ändert\nsich", Some(13)),
+            "  größe\n    ändert\nsich"
+        );
+        assert_eq!(wrap("a verylongword b", Some(5)), "a\n  verylongword\n  b");
         assert_eq!(grouped(0), "0");
         assert_eq!(grouped(1_234_567), "1 234 567");
         assert_eq!(bytes(1023), "1023 B");

@@ -42,7 +42,10 @@ async fn exposition(State(http): State<Http>) -> impl IntoResponse {
         header::CONTENT_TYPE,
         "text/plain; version=0.0.4; charset=utf-8",
     )];
-    (kind, http.metrics.render())
+    let groups = http.shared.groups.set();
+    let there = |name: &str| groups.groups.iter().any(|row| row.spec.name == name);
+    let text = crate::metrics::without_gone_groups(&http.metrics.render(), there);
+    (kind, text)
 }
 
 async fn ready(State(http): State<Http>) -> impl IntoResponse {

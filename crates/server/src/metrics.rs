@@ -166,6 +166,19 @@ pub(crate) fn map_info(before: &str, now: &str) {
     gauge!("pgbraid_map_info", "fingerprint" => now.to_owned()).set(1.0);
 }
 
+/// What is exported, without the series of groups that are not there any more: the recorder keeps
+/// every series for as long as the process lives, at its last value.
+pub(crate) fn without_gone_groups(text: &str, there: impl Fn(&str) -> bool) -> String {
+    let of_group = |line: &str| {
+        let labels = line.strip_prefix("pgbraid_group_")?;
+        let label = labels.split_once("group=\"")?.1;
+        // Names of groups have nothing in them that is escaped.
+        Some(label.split_once('"')?.0.to_owned())
+    };
+    let kept = |line: &&str| of_group(line).is_none_or(|group| there(&group));
+    text.split_inclusive('\n').filter(kept).collect()
+}
+
 /// Samples what has to be asked for.
 pub(crate) async fn sample(shared: Arc<Shared>, handle: PrometheusHandle) {
     let mut tick = tokio::time::interval(Duration::from_secs(5));
@@ -217,4 +230,22 @@ fn resident_bytes() -> Option<u64> {
         .find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
     Some(kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn series_of_groups_that_are_gone_are_left_out() {
+        let text = "# TYPE pgbraid_group_lag_alerts gauge\n\
+                    pgbraid_group_lag_alerts{group=\"a\",instance=\"db0\"} 5\n\
+                    pgbraid_group_lag_alerts{group=\"ab\",instance=\"db0\"} 6\n\
+                    pgbraid_group_settled_total{group=\"b\",how=\"ack\"} 7\n\
+                    pgbraid_alerts_read_total{channel=\"group=\\\"b\\\"\"} 8\n";
+        let kept = without_gone_groups(text, |group| group == "a");
+        let lines: Vec<_> = kept.lines().collect();
+        let all: Vec<_> = text.lines().collect();
+        assert_eq!(lines, [all[0], all[1], all[4]]);
+    }
 }

@@ -79,6 +79,7 @@ pub async fn run(command: Command) -> Result<()> {
 
 async fn tail(args: Tail) -> Result<()> {
     let client = args.router.connect().await?;
+    let following = following(&args);
     let options = SubscribeOptions {
         filter: proto::Filter {
             feeds: args.feed,
@@ -90,6 +91,7 @@ async fn tail(args: Tail) -> Result<()> {
         ..SubscribeOptions::default()
     };
     let mut subscriber = Subscriber::start(client, options).await.map_err(refused)?;
+    output::note(output::wrap(&following, output::stderr_width()));
     let mut left = args.count;
     let width = output::stdout_width();
     let mut lost = false;
@@ -119,6 +121,32 @@ async fn tail(args: Tail) -> Result<()> {
     Ok(())
 }
 
+/// What is followed from where, for whoever waits for the first alert.
+fn following(args: &Tail) -> String {
+    let mut text = "following alerts".to_owned();
+    for (what, names) in [
+        ("feed", &args.feed),
+        ("channel", &args.channel),
+        ("rule", &args.rule),
+        ("instance", &args.instance),
+    ] {
+        if !names.is_empty() {
+            let s = if names.len() == 1 { "" } else { "s" };
+            text.push_str(&format!(" of {what}{s} {}", names.join(", ")));
+        }
+    }
+    match &args.from {
+        Start::Now => text.push_str(" from now on"),
+        Start::Earliest => text.push_str(" from the oldest that is kept"),
+        Start::Time(at) => {
+            let at = prost_types::Timestamp::from(*at);
+            text.push_str(&format!(" raised since {at}"));
+        }
+        Start::Token(_) => text.push_str(" from after the token"),
+    }
+    text
+}
+
 fn show(received: &Received, json: bool, width: Option<usize>) -> Result<()> {
     if json {
         return output::json(&render::Line::of(received));
@@ -128,7 +156,7 @@ fn show(received: &Received, json: bool, width: Option<usize>) -> Result<()> {
         Event::Notification(event) => output::line(&render::notification(event, width)),
         event => {
             if let Some(text) = render::remark(event) {
-                output::note(text);
+                output::note(output::wrap(&text, output::stderr_width()));
             }
             Ok(())
         }

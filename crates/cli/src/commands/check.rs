@@ -45,6 +45,7 @@ pub async fn run(args: Args) -> Result<()> {
         }
     }
     let ok = !findings.iter().any(|f| matches!(f.level, Level::Error));
+    let width = output::stdout_width();
     if args.json {
         output::json(&Report {
             ok,
@@ -52,10 +53,10 @@ pub async fn run(args: Args) -> Result<()> {
         })?;
     } else {
         for finding in &findings {
-            output::line(&text(finding))?;
+            output::line(&output::wrap(&text(finding), width))?;
         }
         if ok {
-            output::line(&format!("ok: {summary}"))?;
+            output::line(&output::wrap(&format!("ok: {summary}"), width))?;
         }
     }
     if ok { Ok(()) } else { Err(Failure::Printed) }

@@ -24,7 +24,7 @@ pub async fn run(args: Args) -> Result<()> {
     if args.json {
         output::json(&summary)
     } else {
-        output::line(&text(&summary))
+        output::line(&output::wrap(&text(&summary), output::stdout_width()))
     }
 }
 
@@ -66,7 +66,15 @@ fn describe(event: &MigrateEvent) -> String {
         } if applied.is_empty() => format!("{instance}: nothing to do ({skipped} steps are there)"),
         MigrateEvent::InstanceDone {
             instance, applied, ..
-        } => format!("{instance}: applied {}", applied.join(", ")),
+        } => match &applied[..] {
+            [first, .., last] => {
+                format!(
+                    "{instance}: applied {} steps, {first} to {last}",
+                    applied.len()
+                )
+            }
+            _ => format!("{instance}: applied {}", applied.join(", ")),
+        },
         MigrateEvent::TablesMade {
             feed,
             instance,

@@ -24,10 +24,13 @@ pub async fn run(args: Args) -> Result<()> {
     if args.json {
         return output::json(&as_json(&state));
     }
-    text(&state).iter().try_for_each(|line| output::line(line))
+    let width = output::stdout_width();
+    text(&state, width)
+        .iter()
+        .try_for_each(|line| output::line(line))
 }
 
-fn text(state: &proto::GetStatusResponse) -> Vec<String> {
+fn text(state: &proto::GetStatusResponse, width: Option<usize>) -> Vec<String> {
     let mut lines = vec![format!("cluster {}", state.cluster_id)];
     let started = state.started_at.as_ref().map(ToString::to_string);
     lines.push(format!(
@@ -41,16 +44,17 @@ fn text(state: &proto::GetStatusResponse) -> Vec<String> {
     ));
     if !state.map_error.is_empty() {
         lines.push("the shard map on disk is refused, the old one stays in force:".into());
-        lines.extend(state.map_error.lines().map(|line| format!("  {line}")));
+        let error = state.map_error.lines().map(|line| format!("  {line}"));
+        lines.extend(error.map(|line| output::wrap(&line, width)));
     }
     lines.push(String::new());
-    lines.extend(instances(&state.instances));
+    lines.extend(instances(&state.instances, width));
     lines.push(String::new());
-    lines.extend(feeds(&state.feeds));
+    lines.extend(feeds(&state.feeds, width));
     lines
 }
 
-fn instances(instances: &[proto::InstanceState]) -> Vec<String> {
+fn instances(instances: &[proto::InstanceState], width: Option<usize>) -> Vec<String> {
     let mut table = Table::new(&[
         "instance",
         "host",
@@ -80,18 +84,18 @@ fn instances(instances: &[proto::InstanceState]) -> Vec<String> {
             instance.server_version.clone(),
         ]);
     }
-    let mut lines = table.lines();
+    let mut lines = table.lines_within(width);
     for instance in instances
         .iter()
         .filter(|instance| !instance.error.is_empty())
     {
         let error = instance.error.replace('\n', "\n  ");
-        lines.push(format!("{}: {error}", instance.name));
+        lines.push(output::wrap(&format!("{}: {error}", instance.name), width));
     }
     lines
 }
 
-fn feeds(feeds: &[proto::FeedState]) -> Vec<String> {
+fn feeds(feeds: &[proto::FeedState], width: Option<usize>) -> Vec<String> {
     let mut table = Table::new(&[
         "feed", "table", "key", ">tables", ">drift", ">unowned", ">columns",
     ]);
@@ -106,13 +110,11 @@ fn feeds(feeds: &[proto::FeedState]) -> Vec<String> {
             feed.columns.len().to_string(),
         ]);
     }
-    let mut lines = table.lines();
+    let mut lines = table.lines_within(width);
     for feed in feeds.iter().filter(|feed| !feed.conflicts.is_empty()) {
         let tables = feed.conflicts.join(", ");
-        lines.push(format!(
-            "{}: two instances own {tables}: not written to",
-            feed.name
-        ));
+        let line = format!("{}: two instances own {tables}: not written to", feed.name);
+        lines.push(output::wrap(&line, width));
     }
     lines
 }
@@ -153,7 +155,7 @@ mod tests {
     fn it_fits_80_columns() {
         let instance = |name: &str, error: &str| proto::InstanceState {
             name: name.into(),
-            host: "127.0.0.1:55555".into(),
+            host: "orders-postgres-0.orders-postgres.production.svc.cluster.local:5432".into(),
             home: name == "db0",
             writable: error.is_empty(),
             readable: error.is_empty(),
@@ -167,11 +169,15 @@ mod tests {
             cluster_id: "0197c6a4-0000-4000-8000-000000000000".into(),
             version: "0.1.0".into(),
             map_fingerprint: "0123456789abcdef".into(),
-            instances: vec![instance("db0", ""), instance("db255", "cannot connect")],
+            instances: vec![
+                instance("db0", ""),
+                instance("db255", "cannot connect"),
+                instance("db9", &"a long reason why ".repeat(12)),
+            ],
             feeds: vec![proto::FeedState {
                 name: "orders".into(),
-                table: "public.orders".into(),
-                key_column: "order_id".into(),
+                table: "public.orders_of_all_the_warehouses_and_shops_everywhere".into(),
+                key_column: "order_id_of_the_warehouse".into(),
                 key_type: "int8".into(),
                 tables: 64,
                 conflicts: vec!["tbl3".into()],
@@ -179,10 +185,14 @@ mod tests {
             }],
             ..Default::default()
         };
-        let lines = text(&state);
-        let longest = lines.iter().map(|line| line.chars().count()).max();
+        let lines = text(&state, Some(80));
+        let shown = lines.iter().flat_map(|line| line.lines());
+        let longest = shown.map(|line| line.chars().count()).max();
         assert!(longest <= Some(80), "{}", lines.join("\n"));
         assert!(lines.contains(&"db255: cannot connect".to_owned()));
         assert!(lines.iter().any(|line| line.contains("tbl3")));
+        // A script gets all of it.
+        let whole = text(&state, None).join("\n");
+        assert!(whole.contains("production.svc.cluster.local:5432"));
     }
 }
