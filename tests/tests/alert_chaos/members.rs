@@ -7,15 +7,15 @@ use std::{
 };
 
 use pgbraid_proto::v1::{self, settle_result::Outcome, settlement::How};
-use pgbraid_tests::{
-    Member,
-    member::{ack, alert_id},
-};
+use pgbraid_tests::{Member, member::ack};
 use rand::RngExt;
 
-use crate::{Alerts, World};
+use crate::{Alerts, Id, World, id};
 
-type Id = (String, i64);
+fn alert_id(delivery: &v1::Delivery) -> Id {
+    let alert = delivery.alert.as_ref().expect("a delivery has an alert");
+    id(&alert.instance, alert.seq)
+}
 
 /// What order was asked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -37,7 +37,7 @@ struct State {
     /// Acks of which nobody knows: the connection broke before the answer.
     unknown: BTreeSet<Id>,
     /// The last alert of each key that was delivered for the first time.
-    last: BTreeMap<(String, String), i64>,
+    last: BTreeMap<(u8, String), i64>,
     delivered: BTreeSet<Id>,
     wrong: Vec<String>,
 }
@@ -54,12 +54,12 @@ impl Log {
         let id = alert_id(delivery);
         let key = delivery.alert.as_ref().map(|alert| alert.key.clone());
         let mut state = self.state.lock().expect("no panic");
-        if !state.delivered.insert(id.clone()) || self.order == Order::Any {
+        if !state.delivered.insert(id) || self.order == Order::Any {
             return;
         }
-        let of_key = (id.0.clone(), key.unwrap_or_default());
-        if let Some(before) = state.last.insert(of_key.clone(), id.1) {
-            let before = (id.0.clone(), before);
+        let of_key = (id.0, key.unwrap_or_default());
+        if let Some(before) = state.last.insert(of_key, id.1) {
+            let before = (id.0, before);
             if before.1 > id.1 {
                 state
                     .wrong
@@ -75,9 +75,15 @@ impl Log {
     }
 
     /// The ack is about to be said: until its answer nobody knows.
-    fn acking(&self, id: &Id) {
+    fn acking(&self, id: Id) {
         let mut state = self.state.lock().expect("no panic");
-        state.unknown.insert(id.clone());
+        state.unknown.insert(id);
+    }
+
+    /// A lower bound of [`Self::acked`].
+    pub fn certain(&self) -> usize {
+        let state = self.state.lock().expect("no panic");
+        state.settled.len().max(state.unknown.len())
     }
 
     fn settled(&self, id: Id) {
@@ -92,7 +98,7 @@ impl Log {
             .settled
             .keys()
             .chain(&state.unknown)
-            .cloned()
+            .copied()
             .collect()
     }
 
@@ -123,7 +129,7 @@ impl Log {
 /// Works until it is aborted: joins one router after the other.
 pub async fn work(world: Arc<World>, group: &'static str, name: String, log: Arc<Log>) {
     loop {
-        match Member::join_at(&world.address(), group, &name, 50).await {
+        match Member::join_at(&world.address(), group, &name, world.in_flight).await {
             Ok(member) => {
                 let _ = serve(&world, member, &log).await;
             }
@@ -135,30 +141,36 @@ pub async fn work(world: Arc<World>, group: &'static str, name: String, log: Arc
 async fn serve(world: &World, mut member: Member, log: &Log) -> Result<(), tonic::Status> {
     let mut ids: BTreeMap<String, Id> = BTreeMap::new();
     loop {
-        let delivery = member.next().await?;
-        log.delivered(&delivery);
-        let dice = if world.is_over() {
-            1.0
-        } else {
-            rand::random::<f64>()
-        };
-        if dice < 0.002 {
-            // Vanishes with all that it holds.
-            return Ok(());
+        let mut acked = Vec::new();
+        // What has come together is acked together.
+        for delivery in member.some().await? {
+            log.delivered(&delivery);
+            let dice = if world.is_over() {
+                1.0
+            } else {
+                rand::random::<f64>()
+            };
+            if dice < 0.002 {
+                // Vanishes with all that it holds.
+                return Ok(());
+            }
+            if dice < 0.03 {
+                let nack = How::Nack(v1::Nack {
+                    delay: Duration::from_millis(rand::rng().random_range(0..300))
+                        .try_into()
+                        .ok(),
+                    reason: "not now".into(),
+                });
+                member.say(vec![delivery.id], nack).await?;
+                continue;
+            }
+            ids.insert(delivery.id.clone(), alert_id(&delivery));
+            acked.push(delivery.id);
         }
-        if dice < 0.03 {
-            let nack = How::Nack(v1::Nack {
-                delay: Duration::from_millis(rand::rng().random_range(0..300))
-                    .try_into()
-                    .ok(),
-                reason: "not now".into(),
-            });
-            member.say(vec![delivery.id], nack).await?;
-            continue;
+        if !acked.is_empty() {
+            acked.iter().for_each(|delivery| log.acking(ids[delivery]));
+            member.say(acked, ack()).await?;
         }
-        log.acking(&alert_id(&delivery));
-        ids.insert(delivery.id.clone(), alert_id(&delivery));
-        member.say(vec![delivery.id], ack()).await?;
         while let Some(result) = member.heard() {
             if result.outcome() == Outcome::Settled
                 && let Some(id) = ids.remove(&result.id)
