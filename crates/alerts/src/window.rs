@@ -46,7 +46,29 @@ pub(crate) fn check(from: &Cursor, mut page: Page) -> Result<Page, Misread> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use pgbraid_shardmap::InstanceName;
+
     use super::*;
+    use crate::Alert;
+
+    fn alert(seq: i64) -> Alert {
+        Alert {
+            instance: InstanceName::new(0),
+            seq,
+            xid: 7,
+            feed: "orders".into(),
+            rule: "r".into(),
+            rule_version: 1,
+            channel: "c".into(),
+            reason: "why".into(),
+            key: "1".into(),
+            row: "{}".into(),
+            raised_at_us: 0,
+            resolved: false,
+        }
+    }
 
     fn at(text: &str) -> Cursor {
         Cursor::at(text.parse().unwrap())
@@ -72,6 +94,16 @@ mod tests {
             |from: &Cursor, next| matches!(check(from, empty(next)), Err(Misread::Broken(_)));
         assert!(broken(&window, at("10:10:")));
         assert!(broken(&at("5:5:"), window.clone()));
+        // With an alert, but from another base, or out of order.
+        let page = |seqs: &[i64], next: Cursor| Page {
+            alerts: seqs.iter().map(|seq| Arc::new(alert(*seq))).collect(),
+            ..empty(next)
+        };
+        let inside = |base: &str| at(base).inside(at("9:9:").upper(), 4);
+        assert!(check(&window, page(&[4], inside("5:5:"))).is_ok());
+        for wrong in [page(&[4], inside("4:4:")), page(&[4, 4], inside("5:5:"))] {
+            assert!(matches!(check(&window, wrong), Err(Misread::Broken(_))));
+        }
         let back = check(&at("9:9:"), empty(at("7:8:7")));
         assert!(matches!(back, Err(Misread::WentBack { xmin: 7 })));
     }

@@ -48,6 +48,16 @@ fn advancing_to_a_page_keeps_the_own_base() {
 }
 
 #[test]
+fn within_one_window_the_one_that_began_later_has_more() {
+    let (early, late) = (paged("5:5:", "20:20:", 3), paged("8:8:", "20:20:", 3));
+    // An alert of transaction 6, numbered beyond the mark: the later one had it before the window.
+    assert!(early.is_new(6, 4) && !late.is_new(6, 4));
+    assert!(late.covers(&early) && !early.covers(&late));
+    assert!(!paged("5:5:", "20:20:", 9).covers(&late));
+    assert!(paged("8:8:", "20:20:", 9).covers(&late));
+}
+
+#[test]
 fn rewinds_as_far_as_the_new_history_asks() {
     let id = |system_id, timeline| Identity {
         system_id,
