@@ -57,6 +57,15 @@ impl<'a> Reader<'a> {
     }
 
     fn long_varint(&mut self) -> Option<u64> {
+        if let Some(word) = self.0.first_chunk() {
+            let word = u64::from_le_bytes(*word);
+            // The first byte without its highest bit is the last one.
+            let ends = !word & 0x8080_8080_8080_8080;
+            if ends != 0 {
+                self.0 = &self.0[ends.trailing_zeros() as usize / 8 + 1..];
+                return Some(seven_of_eight(word & (ends ^ (ends - 1))));
+            }
+        }
         let mut value = 0u64;
         for (at, byte) in self.0.iter().enumerate().take(10) {
             let bits = u64::from(byte & 0x7f);
@@ -100,6 +109,14 @@ impl<'a> Reader<'a> {
         self.0 = rest;
         Some(f64::from_le_bytes(*bytes))
     }
+}
+
+/// The lower seven bits of each byte, side by side.
+#[inline]
+fn seven_of_eight(word: u64) -> u64 {
+    let pairs = (word & 0x007f_007f_007f_007f) | (word & 0x7f00_7f00_7f00_7f00) >> 1;
+    let fours = (pairs & 0x0000_3fff_0000_3fff) | (pairs & 0x3fff_0000_3fff_0000) >> 2;
+    (fours & 0x0fff_ffff) | (fours & 0x0fff_ffff_0000_0000) >> 4
 }
 
 /// Reads a request, if it is one that can be read here.

@@ -122,3 +122,17 @@ fn other_forms_are_left_to_prost() {
     };
     assert!(read(&timed.encode_to_vec()).is_none());
 }
+
+proptest! {
+    /// Of any length, at the end of the message and before other bytes.
+    #[test]
+    fn varints_read_back(value in any::<u64>(), shift in 0u32..64, rest in 0usize..9) {
+        let value = value >> shift;
+        let mut bytes = Vec::new();
+        prost::encoding::encode_varint(value, &mut bytes);
+        bytes.resize(bytes.len() + rest, 0xff);
+        let mut reader = Reader(&bytes);
+        prop_assert_eq!(reader.varint(), Some(value));
+        prop_assert_eq!(reader.0.len(), rest);
+    }
+}
