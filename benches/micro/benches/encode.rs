@@ -13,10 +13,14 @@ use postgres_types::{ToSql, Type};
 const ROWS: usize = 4000;
 const RUN: usize = 16;
 
-/// A batch of one column, whose values `input` makes for so many rows.
-fn batch(ty: ColumnType, nulls: u8, input: impl Fn(usize, u64) -> ColumnInput<'static>) -> Batch {
+/// Requests that write one column, whose values `input` makes for so many rows.
+fn blocks(
+    ty: ColumnType,
+    nulls: u8,
+    input: impl Fn(usize, u64) -> ColumnInput<'static>,
+) -> Vec<Block> {
     let schema = Arc::new(feed::schema_of(KeyType::Int8, &[("value", ty)], 64));
-    let blocks: Vec<Arc<Block>> = message::keys(ROWS)
+    message::keys(ROWS)
         .chunks(RUN)
         .zip(0..)
         .map(|(keys, seed)| {
@@ -25,15 +29,17 @@ fn batch(ty: ColumnType, nulls: u8, input: impl Fn(usize, u64) -> ColumnInput<'s
                 column.nulls = vec![nulls; keys.len().div_ceil(8)].into();
             }
             let request = common::upsert(ColumnInput::Int64s(message::int64s(keys)), vec![column]);
-            Arc::new(
-                request
-                    .build(schema.clone())
-                    .expect("a request that fits the feed"),
-            )
+            request
+                .build(schema.clone())
+                .expect("a request that fits the feed")
         })
-        .collect();
-    let rows = common::rows_of(&blocks);
-    Batch::build(schema, blocks, &rows)
+        .collect()
+}
+
+/// All rows in one batch.
+fn batch(blocks: &[Block]) -> Batch<'_> {
+    let rows = common::rows_of(blocks);
+    Batch::build(blocks[0].schema.clone(), blocks.iter().collect(), &rows)
 }
 
 fn random_bytes(len: usize, seed: u64) -> Bytes {
@@ -67,18 +73,19 @@ fn main() {
     let int8 = |rows, seed| ColumnInput::Int64s(random_bytes(rows * 8, seed));
     let uuid = |rows, seed| ColumnInput::Uuids(random_bytes(rows * 16, seed));
     let cases = [
-        ("int4", batch(ColumnType::Int4, 0, int4)),
+        ("int4", blocks(ColumnType::Int4, 0, int4)),
         (
             "int4_every_fourth_null",
-            batch(ColumnType::Int4, 0b0001_0001, int4),
+            blocks(ColumnType::Int4, 0b0001_0001, int4),
         ),
-        ("int8", batch(ColumnType::Int8, 0, int8)),
-        ("uuid", batch(ColumnType::Uuid, 0, uuid)),
-        ("text", batch(ColumnType::Text, 0, texts)),
+        ("int8", blocks(ColumnType::Int8, 0, int8)),
+        ("uuid", blocks(ColumnType::Uuid, 0, uuid)),
+        ("text", blocks(ColumnType::Text, 0, texts)),
     ];
     let mut group = common::group(&mut criterion, "encode", ROWS);
     let mut out = BytesMut::new();
-    for (name, batch) in &cases {
+    for (name, blocks) in &cases {
+        let batch = &batch(blocks);
         let statement = batch.statements().remove(0);
         group.bench_function(*name, |b| {
             b.iter(|| {
@@ -89,7 +96,7 @@ fn main() {
             });
         });
     }
-    let (_, batch) = &cases[0];
+    let batch = &batch(&cases[0].1);
     let statement = batch.statements().remove(0);
     group.bench_function("int8_keys", |b| {
         b.iter(|| {

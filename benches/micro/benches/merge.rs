@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::{hint::black_box, sync::Arc};
+use std::hint::black_box;
 
 use criterion::BatchSize;
 use pgbraid_feed::{Batch, Block};
@@ -13,10 +13,10 @@ use pgbraid_micro::message;
 fn main() {
     let mut criterion = common::criterion();
     let schema = common::schema();
-    let blocks = |keys: &[i64], columns: &[&[&str]]| -> Vec<Arc<Block>> {
+    let blocks = |keys: &[i64], columns: &[&[&str]]| -> Vec<Block> {
         let mut columns = columns.iter().cycle();
         keys.chunks(16)
-            .filter_map(|keys| Some(Arc::new(common::block(&schema, keys, columns.next()?))))
+            .filter_map(|keys| Some(common::block(&schema, keys, columns.next()?)))
             .collect()
     };
     for rows in [1000, 8000] {
@@ -27,7 +27,7 @@ fn main() {
         let (twice, half) = distinct.split_at(rows / 2);
         assert_eq!(twice.len(), half.len());
         let twice = [twice, twice].concat();
-        let cases: [(&str, Vec<Arc<Block>>); 5] = [
+        let cases: [(&str, Vec<Block>); 5] = [
             ("distinct", blocks(&distinct, &[&["c1", "c2"]])),
             ("ascending", blocks(&consecutive, &[&["c1", "c2"]])),
             (
@@ -51,13 +51,13 @@ fn main() {
         let mut group = common::group(&mut criterion, "merge", rows);
         for (name, blocks) in cases {
             let refs = common::rows_of(&blocks);
-            let deferred = Batch::build(schema.clone(), blocks.clone(), &refs)
+            let deferred = Batch::build(schema.clone(), blocks.iter().collect(), &refs)
                 .deferred()
                 .len();
             assert_eq!(deferred > 0, name == "duplicates_deferred");
             group.bench_function(format!("{name}_{rows}"), |b| {
                 b.iter_batched(
-                    || blocks.clone(),
+                    || blocks.iter().collect(),
                     |blocks| {
                         let batch = Batch::build(schema.clone(), blocks, black_box(&refs));
                         let statements = batch.statements();

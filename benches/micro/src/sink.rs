@@ -63,7 +63,7 @@ impl Sink for NullSink {
 
     async fn write(
         &self,
-        batch: &Batch,
+        batch: &Batch<'_>,
         statements: &[Statement],
         _: Target,
     ) -> Vec<Result<(), SinkError>> {
@@ -99,7 +99,7 @@ impl Sink for NullSink {
 
 /// Encodes a statement's arrays, as tokio-postgres has them done for a Bind message.
 pub fn encode(
-    batch: &Batch,
+    batch: &Batch<'_>,
     statement: &Statement,
     buffer: &mut BytesMut,
 ) -> Result<(), SinkError> {

@@ -72,15 +72,9 @@ impl Block {
             // A counting sort. `next` is first the number of rows of each place, then where its
             // next row goes.
             let mut next = vec![0u32; tables as usize];
-            let mut place_of = Vec::with_capacity(valid);
-            let mut add = |row: u32| {
-                let place = place(table_of(row).index());
-                next[place as usize] += 1;
-                place_of.push((place, row));
-            };
-            match self.refused.is_empty() {
-                true => (0..self.rows).for_each(&mut add),
-                false => self.valid_rows().for_each(&mut add),
+            let place_of = self.places_of_valid(places);
+            for place in &place_of {
+                next[*place as usize] += 1;
             }
             let mut segments = Vec::with_capacity(valid.min(tables as usize));
             let mut start = 0;
@@ -93,10 +87,15 @@ impl Block {
                 start += rows;
             }
             let mut origin = vec![0u32; valid];
-            for (place, row) in place_of {
+            let mut put = |place: u32, row: u32| {
                 let at = &mut next[place as usize];
                 origin[*at as usize] = row;
                 *at += 1;
+            };
+            let placed = place_of.into_iter();
+            match self.refused.is_empty() {
+                true => placed.zip(0..).for_each(|(place, row)| put(place, row)),
+                false => (placed.zip(self.valid_rows())).for_each(|(place, row)| put(place, row)),
             }
             for (table, start, _) in &mut segments {
                 *table = table_of(origin[*start as usize]);
@@ -112,6 +111,23 @@ impl Block {
             origin,
             segments,
         }
+    }
+
+    /// The place of each row that was not refused, in their order.
+    pub(crate) fn places_of_valid(&self, places: &[u32]) -> Vec<u32> {
+        let tables = self.schema.tables;
+        let mut found = match self.int8_keys() {
+            Some(keys) if self.refused.is_empty() => hash::tables_of_int8(keys, tables),
+            _ => (self.valid_rows())
+                .map(|row| hash::table_of(self.key_hash(row), tables).index())
+                .collect(),
+        };
+        if !places.is_empty() {
+            for place in &mut found {
+                *place = places[*place as usize];
+            }
+        }
+        found
     }
 
     fn refused_rows(&self) -> usize {

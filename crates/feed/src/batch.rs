@@ -10,7 +10,10 @@ use std::sync::Arc;
 
 use pgbraid_shardmap::{KeyType, TableId};
 
-use self::sort::{Entry, sort};
+use self::{
+    numbered::Numbered,
+    sort::{Entry, sort},
+};
 use crate::{Block, Coalesce, ColumnMask, FeedSchema, MergePolicy, Operation};
 
 /// A row of a block of the batch.
@@ -44,32 +47,74 @@ pub struct Statement {
 
 /// Rows for one instance in which each key stands once.
 #[derive(Debug)]
-pub struct Batch {
+pub struct Batch<'a> {
     schema: Arc<FeedSchema>,
-    blocks: Vec<Arc<Block>>,
+    blocks: Vec<&'a Block>,
     sources: Vec<RowRef>,
     rows: Vec<MergedRow>,
     deferred: Vec<(TableId, RowRef)>,
     uniform: bool,
+    /// The keys of `rows`, if they are numbers and each was written once; otherwise empty.
+    keys: Vec<i64>,
 }
 
-impl Batch {
+impl<'a> Batch<'a> {
     /// Builds a batch from rows in their order of arrival. `rows` names blocks by index.
     pub fn build(
         schema: Arc<FeedSchema>,
-        blocks: Vec<Arc<Block>>,
+        blocks: Vec<&'a Block>,
         rows: &[(TableId, RowRef)],
     ) -> Self {
+        let mut batch = Self {
+            schema,
+            sources: Vec::new(),
+            rows: Vec::new(),
+            deferred: Vec::new(),
+            uniform: is_uniform(&blocks),
+            keys: Vec::new(),
+            blocks,
+        };
+        match numbers(&batch.blocks, rows).map(Numbered::sorted) {
+            Some(sorted) => batch.add_numbers(&sorted, rows),
+            None => batch.add_keys(rows),
+        }
+        batch
+    }
+
+    /// Adds rows of one table whose keys are numbers.
+    fn add_numbers(&mut self, sorted: &Numbered, rows: &[(TableId, RowRef)]) {
+        let row_of = |entry: u64| rows[sorted.position(entry)];
+        if sorted.are_distinct() {
+            // The usual case: each key is written once.
+            self.sources
+                .extend(sorted.entries().iter().map(|entry| row_of(*entry).1));
+            let table = rows[0].0;
+            let row = |start| MergedRow {
+                table,
+                start,
+                len: 1,
+            };
+            self.rows.extend((0..rows.len() as u32).map(row));
+            self.keys.extend(sorted.keys().map(int8_of));
+            return;
+        }
+        for group in sorted.groups() {
+            self.push_key(group.iter().map(|entry| row_of(*entry)));
+        }
+    }
+
+    /// Adds rows of any tables and keys.
+    fn add_keys(&mut self, rows: &[(TableId, RowRef)]) {
         let key_of = |entry: Entry| {
             let row = rows[entry.position()].1;
-            blocks[row.block as usize].key(row.row)
+            self.blocks[row.block as usize].key(row.row)
         };
-        let ty = schema.key.ty;
+        let ty = self.schema.key.ty;
         let mut entries: Vec<Entry> = Vec::with_capacity(rows.len());
         // Rows of one request and table come in a run: what they share is looked up once.
-        for run in rows.chunk_by(|a, b| a.1.block == b.1.block && a.0 == b.0) {
+        for run in runs(rows) {
             let (table, first) = run[0];
-            let block = &blocks[first.block as usize];
+            let block = self.blocks[first.block as usize];
             let numbered = run.iter().zip(entries.len()..);
             match block.int8_keys() {
                 Some(keys) => entries.extend(numbered.map(|((_, row), at)| {
@@ -91,56 +136,35 @@ impl Batch {
                 }
             }
         }
-        let mut batch = Self {
-            schema,
-            sources: Vec::with_capacity(entries.len()),
-            rows: Vec::with_capacity(entries.len()),
-            deferred: Vec::new(),
-            uniform: is_uniform(&blocks),
-            blocks: Vec::new(),
-        };
         let same_key = |a: &Entry, b: &Entry| {
             a.group() == b.group() && (ty == KeyType::Int8 || key_of(*a) == key_of(*b))
         };
-        let mut rest = entries.as_slice();
-        while let [first, others @ ..] = rest {
-            if others.first().is_none_or(|next| !same_key(first, next)) {
-                // The usual case: a key that is written once.
-                let (table, row) = rows[first.position()];
-                batch.rows.push(MergedRow {
-                    table,
-                    start: batch.sources.len() as u32,
-                    len: 1,
-                });
-                batch.sources.push(row);
-                rest = others;
-                continue;
-            }
-            let more = others
-                .iter()
-                .take_while(|next| same_key(first, next))
-                .count();
-            let (group, others) = rest.split_at(more + 1);
-            batch.push_key(&blocks, group.iter().map(|entry| rows[entry.position()]));
-            rest = others;
+        // Where each key's writes end.
+        let mut ends = Vec::with_capacity(entries.len());
+        let mut end = 0;
+        for group in entries.chunk_by(same_key) {
+            end += group.len();
+            ends.push(end);
         }
-        batch.blocks = blocks;
-        batch
+        self.sources.reserve(entries.len());
+        self.rows.reserve(ends.len());
+        let mut start = 0;
+        for end in ends {
+            let group = &entries[start..end];
+            self.push_key(group.iter().map(|entry| rows[entry.position()]));
+            start = end;
+        }
     }
 
     /// Adds the writes of one key, in their order.
-    fn push_key(
-        &mut self,
-        blocks: &[Arc<Block>],
-        mut writes: impl Iterator<Item = (TableId, RowRef)>,
-    ) {
+    fn push_key(&mut self, mut writes: impl Iterator<Item = (TableId, RowRef)>) {
         let Some((table, first)) = writes.next() else {
             return;
         };
         let start = self.sources.len();
         self.sources.push(first);
         for (table, next) in writes.by_ref() {
-            if can_merge(&self.schema, blocks, &self.sources[start..], next) {
+            if can_merge(&self.schema, &self.blocks, &self.sources[start..], next) {
                 self.sources.push(next);
             } else {
                 self.deferred.push((table, next));
@@ -161,7 +185,7 @@ impl Batch {
     }
 
     /// The blocks that the batch was built from.
-    pub fn blocks(&self) -> &[Arc<Block>] {
+    pub fn blocks(&self) -> &[&'a Block] {
         &self.blocks
     }
 
@@ -196,6 +220,11 @@ impl Batch {
     /// The write of each row, where no row has more than one.
     pub(crate) fn lone_sources(&self) -> Option<&[RowRef]> {
         (self.sources.len() == self.rows.len()).then_some(&self.sources)
+    }
+
+    /// The keys of all rows, where they are numbers that were at hand when the rows were sorted.
+    pub(crate) fn number_keys(&self) -> Option<&[i64]> {
+        (!self.keys.is_empty()).then_some(&self.keys)
     }
 
     /// Whether every block writes the same columns of all its rows, and does the same with them.
@@ -282,9 +311,32 @@ impl Batch {
     }
 }
 
+/// Rows of one request and table, which come in runs.
+fn runs(rows: &[(TableId, RowRef)]) -> impl Iterator<Item = &[(TableId, RowRef)]> {
+    rows.chunk_by(|a, b| a.1.block == b.1.block && a.0 == b.0)
+}
+
+/// The keys of rows of one table, if all are numbers.
+fn numbers(blocks: &[&Block], rows: &[(TableId, RowRef)]) -> Option<Numbered> {
+    let (table, _) = rows.first()?;
+    let mut keys = Vec::with_capacity(rows.len());
+    for run in runs(rows) {
+        let (of, first) = run[0];
+        if of != *table {
+            return None;
+        }
+        let all = blocks[first.block as usize].int8_keys()?;
+        keys.extend(
+            run.iter()
+                .map(|(_, row)| int8_prefix(all[row.row as usize])),
+        );
+    }
+    Numbered::new(keys)
+}
+
 /// See [`Batch::is_uniform`].
-fn is_uniform(blocks: &[Arc<Block>]) -> bool {
-    let same = |a: &Arc<Block>, b: &Arc<Block>| {
+fn is_uniform(blocks: &[&Block]) -> bool {
+    let same = |a: &Block, b: &Block| {
         a.uniform_mask().is_some()
             && a.uniform_mask() == b.uniform_mask()
             && a.uniform_operation().is_some()
@@ -304,6 +356,12 @@ fn int8_prefix(key: [u8; 8]) -> u64 {
     i64::from_le_bytes(key).cast_unsigned() ^ (1 << 63)
 }
 
+/// The key of such a number.
+#[inline]
+fn int8_of(prefix: u64) -> i64 {
+    (prefix ^ (1 << 63)).cast_signed()
+}
+
 /// The same of a text or uuid.
 #[inline]
 fn bytes_prefix(key: &[u8]) -> u64 {
@@ -314,7 +372,7 @@ fn bytes_prefix(key: &[u8]) -> u64 {
 }
 
 /// Whether a write may join earlier ones of the same key without hiding anything.
-fn can_merge(schema: &FeedSchema, blocks: &[Arc<Block>], earlier: &[RowRef], next: RowRef) -> bool {
+fn can_merge(schema: &FeedSchema, blocks: &[&Block], earlier: &[RowRef], next: RowRef) -> bool {
     let block = &blocks[next.block as usize];
     let mask = block.mask(next.row);
     let operation = block.operation(next.row);
@@ -340,6 +398,7 @@ fn can_merge(schema: &FeedSchema, blocks: &[Arc<Block>], earlier: &[RowRef], nex
     })
 }
 
+mod numbered;
 mod sort;
 #[cfg(test)]
 mod tests;

@@ -66,16 +66,10 @@ pub fn gather(blocks: &[&Block], places: &[u32]) -> Option<Gathered> {
     let mut next = vec![0u32; tables as usize];
     let mut place_of = Vec::with_capacity(rows);
     for block in blocks {
-        let mut add = |row: u32| {
-            let table = table_of(block, row).index();
-            let place = places.get(table as usize).copied().unwrap_or(table);
-            next[place as usize] += 1;
-            place_of.push(place);
-        };
-        match block.refused.is_empty() {
-            true => (0..block.rows).for_each(&mut add),
-            false => block.valid_rows().for_each(&mut add),
-        }
+        place_of.extend(block.places_of_valid(places));
+    }
+    for place in &place_of {
+        next[*place as usize] += 1;
     }
     let mut ends = Vec::with_capacity(place_of.len().min(tables as usize));
     let mut start = 0;

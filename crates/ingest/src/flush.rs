@@ -41,8 +41,8 @@ pub(crate) async fn writer(
 struct Flush<'a> {
     queue: &'a InstanceQueue,
     target: Target,
-    lots: Vec<Arc<Lot>>,
-    blocks: Vec<Arc<Block>>,
+    lots: Vec<&'a Lot>,
+    blocks: Vec<&'a Block>,
     /// In order of arrival.
     rows: Vec<(TableId, RowRef)>,
     /// The same rows as they were queued: lot, and rows side by side.
@@ -72,8 +72,8 @@ async fn flush(queue: &InstanceQueue, job: Job, stale: &Notify) -> Moved {
 /// Lots that have rows of several tables in a batch: their index, by address.
 type Known = HashMap<*const Lot, u32>;
 
-impl Flush<'_> {
-    fn add_all(&mut self, job: &Job) {
+impl<'a> Flush<'a> {
+    fn add_all(&mut self, job: &'a Job) {
         let now = Instant::now();
         let mut known = match job.target {
             Target::Table(_) => Known::new(),
@@ -88,24 +88,28 @@ impl Flush<'_> {
     }
 
     /// Adds the rows of a segment that still want to be written.
-    fn add(&mut self, table: TableId, segment: &Segment, now: Instant, known: &mut Known) {
-        let lot = &segment.lot;
+    fn add(&mut self, table: TableId, segment: &'a Segment, now: Instant, known: &mut Known) {
+        let lot: &Lot = &segment.lot;
         let Some(wanted) = segment.wanted(now) else {
             return;
         };
         let lots = &mut self.lots;
         let blocks = &mut self.blocks;
         let mut new = || {
-            lots.push(lot.clone());
-            blocks.push(lot.block.clone());
+            lots.push(lot);
+            blocks.push(&lot.block);
             lots.len() as u32 - 1
         };
         let block = match self.target {
             // Several segments of one lot come from retries only: it does not matter.
             Target::Table(_) => new(),
-            Target::Parent => *known.entry(Arc::as_ptr(lot)).or_insert_with(new),
+            Target::Parent => *known.entry(std::ptr::from_ref(lot)).or_insert_with(new),
         };
-        wanted.each(|row| self.rows.push((table, RowRef { block, row })));
+        let row = |row| (table, RowRef { block, row });
+        match &wanted {
+            Rows::Range(start, end) => self.rows.extend((*start..*end).map(row)),
+            Rows::List(rows) => self.rows.extend(rows.iter().copied().map(row)),
+        }
         self.taken.push((block, wanted));
     }
 
@@ -125,7 +129,7 @@ impl Flush<'_> {
     }
 
     /// Writes statements until each is committed, refused row by row, or has to wait.
-    async fn statements(&mut self, batch: &Batch, mut todo: Vec<Statement>, stale: &Notify) {
+    async fn statements(&mut self, batch: &Batch<'_>, mut todo: Vec<Statement>, stale: &Notify) {
         let mut conflicts = 0;
         while !todo.is_empty() {
             let started = Instant::now();
@@ -192,7 +196,7 @@ impl Flush<'_> {
         }
     }
 
-    fn commit(&self, batch: &Batch, statement: &Statement) {
+    fn commit(&self, batch: &Batch<'_>, statement: &Statement) {
         let mut counts = vec![0; self.lots.len()];
         // All that was taken, but for what waits for the next batch.
         let whole = statement.rows.len() == batch.rows().len()
@@ -204,6 +208,16 @@ impl Flush<'_> {
                 .map(|(_, row)| (row.block, row.row))
                 .collect();
             deferred.sort_unstable();
+            // PostgreSQL took its time: the marks have left the processor's cache. Read first, they
+            // come back side by side; each mark by itself would wait for its own.
+            let ranges = (self.taken.iter()).filter_map(|(block, rows)| match rows {
+                Rows::Range(start, end) => Some((*block, *start, *end)),
+                Rows::List(_) => None,
+            });
+            let resolved = ranges.filter(|(block, start, end)| {
+                self.lots[*block as usize].are_resolved(*start, *end)
+            });
+            std::hint::black_box(resolved.count());
             // By ranges, not by rows.
             for (block, rows) in &self.taken {
                 let lot = &self.lots[*block as usize];
@@ -249,7 +263,7 @@ impl Flush<'_> {
     /// writes that were merged into it apart, then refuses the bad one.
     fn split(
         &mut self,
-        batch: &Batch,
+        batch: &Batch<'_>,
         mut statement: Statement,
         error: &SinkError,
         next: &mut Vec<Statement>,
@@ -275,7 +289,7 @@ impl Flush<'_> {
     }
 
     /// Writes what was merged into one row write by write, in order: only the bad one is refused.
-    async fn apart(&mut self, batch: &Batch, row: u32) {
+    async fn apart(&mut self, batch: &Batch<'_>, row: u32) {
         let table = batch.rows()[row as usize].table;
         for source in batch.sources(row) {
             let schema = batch.schema().clone();

@@ -10,7 +10,7 @@ use crate::{RowRefusal, ticket::Ticket};
 /// Rows that were arranged together: those of one request, or of several that came together.
 /// Queues share it.
 pub(crate) struct Lot {
-    pub block: Arc<Block>,
+    pub block: Block,
     /// Rough bytes a row, for the queues' bounds.
     pub row_bytes: u64,
     /// No row's time is over before this.
@@ -31,7 +31,7 @@ enum Requests {
 impl Lot {
     pub fn one(block: Block, ticket: Arc<Ticket>, row_bytes: u64) -> Self {
         Self {
-            block: Arc::new(block),
+            block,
             row_bytes,
             deadline: ticket.deadline,
             requests: Requests::One(ticket),
@@ -46,7 +46,7 @@ impl Lot {
         row_bytes: u64,
     ) -> Option<Self> {
         Some(Self {
-            block: Arc::new(block),
+            block,
             row_bytes,
             deadline: tickets.iter().map(|ticket| ticket.deadline).min()?,
             requests: Requests::Many { tickets, origin },

@@ -62,7 +62,7 @@ pub trait Sink: Send + Sync + 'static {
     /// Returns one result for each, and only after PostgreSQL answered or can't answer any more.
     async fn write(
         &self,
-        batch: &Batch,
+        batch: &Batch<'_>,
         statements: &[Statement],
         target: Target,
     ) -> Vec<Result<(), SinkError>>;

@@ -32,7 +32,7 @@ impl Instance {
     /// If the instance can't be asked.
     pub async fn get_rows(
         &self,
-        batch: &Batch,
+        batch: &Batch<'_>,
         tables: &[TableId],
         columns: &[String],
         as_json: bool,

@@ -43,7 +43,7 @@ impl Instance {
     /// transaction. One result for each; the lost backend is there if the connection broke.
     pub async fn write(
         &self,
-        batch: &Batch,
+        batch: &Batch<'_>,
         statements: &[Statement],
         target: WriteTarget,
     ) -> (Vec<Result<(), DbError>>, Option<LostBackend>) {
@@ -135,7 +135,7 @@ impl Instance {
 async fn write_all(
     session: &mut Session,
     stored: &StoredShare,
-    batch: &Batch,
+    batch: &Batch<'_>,
     statements: &[Statement],
     target: WriteTarget,
 ) -> Vec<Result<(), DbError>> {
@@ -172,7 +172,7 @@ async fn write_all(
 async fn update_first(
     session: &mut Session,
     stored: &StoredShare,
-    batch: &Batch,
+    batch: &Batch<'_>,
     statement: &Statement,
     target: WriteTarget,
 ) -> Result<(), DbError> {
@@ -205,7 +205,7 @@ async fn update_first(
 async fn update_and_insert(
     session: &mut Session,
     stored: &StoredShare,
-    batch: &Batch,
+    batch: &Batch<'_>,
     statement: &Statement,
     target: WriteTarget,
 ) -> Result<u64, DbError> {
@@ -233,7 +233,7 @@ async fn update_and_insert(
 async fn execute(
     client: &Client,
     prepared: &tokio_postgres::Statement,
-    batch: &Batch,
+    batch: &Batch<'_>,
     statement: &Statement,
 ) -> Result<u64, tokio_postgres::Error> {
     let params = ArrayParam::of(batch, statement);
@@ -246,7 +246,7 @@ async fn execute(
 
 async fn prepare(
     session: &mut Session,
-    batch: &Batch,
+    batch: &Batch<'_>,
     statement: &Statement,
     target: WriteTarget,
     form: StatementForm,

@@ -80,7 +80,7 @@ impl Sink for Node {
 
     async fn write(
         &self,
-        batch: &Batch,
+        batch: &Batch<'_>,
         statements: &[Statement],
         target: Target,
     ) -> Vec<Result<(), SinkError>> {

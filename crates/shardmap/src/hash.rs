@@ -40,6 +40,22 @@ pub fn table_of(row_hash: u64, tables: u32) -> TableId {
     TableId::new(remainder as u32)
 }
 
+/// The tables of `int8` keys, given as little-endian bytes; as [`table_of`] of [`int8`], several at
+/// a time where the processor can.
+pub fn tables_of_int8(keys: &[[u8; 8]], tables: u32) -> Vec<u32> {
+    let hash = |key: &[u8; 8]| int8(i64::from_le_bytes(*key));
+    let count = tables.max(1);
+    match count.is_power_of_two() {
+        // Only the lower half of the hash is asked for, and so computed.
+        true => (keys.iter())
+            .map(|key| hash(key) as u32 & (count - 1))
+            .collect(),
+        false => (keys.iter())
+            .map(|key| table_of(hash(key), count).index())
+            .collect(),
+    }
+}
+
 /// `hash_combine64` of `src/include/common/hashfn.h`.
 #[inline]
 fn combine(a: u64, b: u64) -> u64 {

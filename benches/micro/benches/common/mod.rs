@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use criterion::{BenchmarkGroup, Criterion, Throughput, measurement::WallTime};
 use pgbraid_feed::{
-    Batch, Block, FeedSchema, Operation, RowRef,
+    Block, FeedSchema, Operation, RowRef,
     input::{ColumnInput, ColumnarRequest, NamedInput},
 };
 use pgbraid_micro::{feed, message, random::SplitMix};
@@ -67,23 +67,13 @@ pub fn block(schema: &Arc<FeedSchema>, keys: &[i64], columns: &[&str]) -> Block 
 }
 
 /// All rows of some blocks, as those of one table, in the order of their arrival.
-pub fn rows_of(blocks: &[Arc<Block>]) -> Vec<(TableId, RowRef)> {
+pub fn rows_of(blocks: &[Block]) -> Vec<(TableId, RowRef)> {
     blocks
         .iter()
         .zip(0..)
         .flat_map(|(one, block)| (0..one.rows()).map(move |row| RowRef { block, row }))
         .map(|row| (TableId::new(0), row))
         .collect()
-}
-
-/// A batch of one table, of blocks of 16 rows, as requests of 1000 rows to 64 tables make them.
-pub fn batch(schema: &Arc<FeedSchema>, rows: usize, columns: &[&str]) -> Batch {
-    let blocks: Vec<Arc<Block>> = message::keys(rows)
-        .chunks(16)
-        .map(|keys| Arc::new(block(schema, keys, columns)))
-        .collect();
-    let rows = rows_of(&blocks);
-    Batch::build(schema.clone(), blocks, &rows)
 }
 
 /// The feed of the published workloads.

@@ -6,7 +6,7 @@ use crate::block::tests::{block, schema};
 
 use super::*;
 
-fn all(blocks: &[Arc<Block>]) -> Vec<(TableId, RowRef)> {
+fn all(blocks: &[Block]) -> Vec<(TableId, RowRef)> {
     let mut rows = Vec::new();
     for (index, block) in blocks.iter().enumerate() {
         for row in 0..block.rows() {
@@ -28,10 +28,10 @@ fn int(value: Option<&[u8]>) -> Option<i32> {
 fn different_columns_of_one_key_become_one_row() {
     let schema = Arc::new(schema());
     let blocks = vec![
-        Arc::new(block(&schema, &[2], &[("c1", &[7])])),
-        Arc::new(block(&schema, &[2], &[("c2", &[8])])),
+        block(&schema, &[2], &[("c1", &[7])]),
+        block(&schema, &[2], &[("c2", &[8])]),
     ];
-    let batch = Batch::build(schema, blocks.clone(), &all(&blocks));
+    let batch = Batch::build(schema, blocks.iter().collect(), &all(&blocks));
     assert_eq!(batch.rows().len(), 1);
     assert!(batch.deferred().is_empty());
     assert_eq!(int(batch.value(0, 0)), Some(7));
@@ -45,14 +45,14 @@ fn different_columns_of_one_key_become_one_row() {
 fn a_write_that_hides_another_waits_and_so_does_what_follows_it() {
     let schema = Arc::new(schema());
     let blocks = vec![
-        Arc::new(block(&schema, &[2, 2], &[("c1", &[7, 8])])),
-        Arc::new(block(&schema, &[2], &[("c2", &[9])])),
+        block(&schema, &[2, 2], &[("c1", &[7, 8])]),
+        block(&schema, &[2], &[("c2", &[9])]),
     ];
-    let batch = Batch::build(schema.clone(), blocks.clone(), &all(&blocks));
+    let batch = Batch::build(schema.clone(), blocks.iter().collect(), &all(&blocks));
     assert_eq!(batch.sources(0).len(), 1);
     assert_eq!(int(batch.value(0, 0)), Some(7));
     assert_eq!(batch.deferred().len(), 2);
-    let next = Batch::build(schema, blocks, batch.deferred());
+    let next = Batch::build(schema, blocks.iter().collect(), batch.deferred());
     assert_eq!(int(next.value(0, 0)), Some(8));
     assert_eq!(int(next.value(0, 1)), Some(9));
 }
@@ -63,15 +63,15 @@ fn equal_values_merge_and_with_last_the_later_value_wins() {
     last.coalesce = Coalesce::Last;
     let last = Arc::new(last);
     let same = Arc::new(schema());
-    let blocks = vec![Arc::new(block(&same, &[2, 2], &[("c1", &[7, 7])]))];
+    let blocks = vec![block(&same, &[2, 2], &[("c1", &[7, 7])])];
     assert_eq!(
-        Batch::build(same, blocks.clone(), &all(&blocks))
+        Batch::build(same, blocks.iter().collect(), &all(&blocks))
             .rows()
             .len(),
         1
     );
-    let blocks = vec![Arc::new(block(&last, &[2, 2], &[("c1", &[7, 8])]))];
-    let batch = Batch::build(last, blocks.clone(), &all(&blocks));
+    let blocks = vec![block(&last, &[2, 2], &[("c1", &[7, 8])])];
+    let batch = Batch::build(last, blocks.iter().collect(), &all(&blocks));
     assert!(batch.deferred().is_empty());
     assert_eq!(int(batch.value(0, 0)), Some(8));
 }
@@ -84,11 +84,11 @@ proptest! {
         writes in prop::collection::vec((0i64..6, 0usize..2, 0i32..3), 1..60)
     ) {
         let schema = Arc::new(schema());
-        let blocks: Vec<Arc<Block>> = writes
+        let blocks: Vec<Block> = writes
             .iter()
             .map(|(key, column, value)| {
                 let name = ["c1", "c2"][*column];
-                Arc::new(block(&schema, &[*key], &[(name, &[*value])]))
+                block(&schema, &[*key], &[(name, &[*value])])
             })
             .collect();
         let mut expected: HashMap<(i64, usize), Vec<i32>> = HashMap::new();
@@ -101,7 +101,7 @@ proptest! {
         let mut stored: HashMap<(i64, usize), Vec<i32>> = HashMap::new();
         let mut rows = all(&blocks);
         while !rows.is_empty() {
-            let batch = Batch::build(schema.clone(), blocks.clone(), &rows);
+            let batch = Batch::build(schema.clone(), blocks.iter().collect(), &rows);
             let keys: Vec<i64> = (0..batch.rows().len() as u32)
                 .map(|row| i64::from_le_bytes(batch.key(row).try_into().unwrap()))
                 .collect();
@@ -143,8 +143,8 @@ proptest! {
             },
             columns: vec![],
         };
-        let blocks = vec![Arc::new(block.build(schema.clone()).unwrap())];
-        let batch = Batch::build(schema, blocks.clone(), &all(&blocks));
+        let blocks = vec![block.build(schema.clone()).unwrap()];
+        let batch = Batch::build(schema, blocks.iter().collect(), &all(&blocks));
         let sorted: Vec<&[u8]> = (0..batch.rows().len() as u32).map(|row| batch.key(row)).collect();
         let mut expected: Vec<&[u8]> = keys.iter().map(|key| key.as_bytes()).collect();
         expected.sort();

@@ -72,7 +72,7 @@ impl MemorySink {
         self.permits.add_permits(Semaphore::MAX_PERMITS >> 4);
     }
 
-    fn statement(&self, batch: &Batch, statement: &Statement) -> Result<(), SinkError> {
+    fn statement(&self, batch: &Batch<'_>, statement: &Statement) -> Result<(), SinkError> {
         let mut stored = self.stored.lock();
         let error = |kind, message: &str| {
             Err(SinkError {
@@ -127,7 +127,7 @@ impl Sink for MemorySink {
 
     async fn write(
         &self,
-        batch: &Batch,
+        batch: &Batch<'_>,
         statements: &[Statement],
         _: Target,
     ) -> Vec<Result<(), SinkError>> {

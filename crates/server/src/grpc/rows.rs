@@ -171,7 +171,7 @@ impl Service {
         let owners = topology.owners.get(&schema.feed);
         let mut answer = vec![v1::StoredRow::default(); block.rows() as usize];
         let routed = block.arrange(&[]);
-        let block = Arc::new(routed.block);
+        let block = &routed.block;
         let mut by_instance: BTreeMap<InstanceName, Vec<(TableId, RowRef)>> = BTreeMap::new();
         for (table, start, end) in routed.segments {
             let owner = owners
@@ -197,7 +197,7 @@ impl Service {
         }
         let reads = by_instance.into_iter().filter_map(|(name, rows)| {
             let node = topology.nodes.get(&name)?.clone();
-            let batch = Batch::build(schema.clone(), vec![block.clone()], &rows);
+            let batch = Batch::build(schema.clone(), vec![block], &rows);
             let mut tables: Vec<TableId> = rows.iter().map(|(table, _)| *table).collect();
             tables.dedup();
             Some(async move {

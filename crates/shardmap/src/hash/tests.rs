@@ -102,3 +102,19 @@ fn rows_go_where_postgresql_puts_them() {
 fn no_tables_do_not_panic() {
     assert_eq!(table_of(u64::MAX, 0), TableId::new(0));
 }
+
+proptest::proptest! {
+    /// Many keys at once go where each goes by itself.
+    #[test]
+    fn tables_of_keys_are_those_of_each_key(
+        keys in proptest::collection::vec(proptest::num::i64::ANY, 0..50),
+        tables in 0u32..5000,
+    ) {
+        let bytes: Vec<[u8; 8]> = keys.iter().map(|key| key.to_le_bytes()).collect();
+        for tables in [tables, tables.next_power_of_two()] {
+            let each: Vec<u32> =
+                keys.iter().map(|key| table_of(int8(*key), tables).index()).collect();
+            proptest::prop_assert_eq!(tables_of_int8(&bytes, tables), each);
+        }
+    }
+}
