@@ -100,6 +100,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_held_ends_at_its_deadline_and_only_that_is_extended() {
+        let (now, second) = (Instant::now(), std::time::Duration::from_secs(1));
+        let mut held = Held::default();
+        held.add(id(0, 1), now + second);
+        held.add(id(0, 2), now + second);
+        held.extend(&id(0, 1), now + second * 3);
+        // It was over before: whoever has it now holds it.
+        held.extend(&id(0, 3), now + second * 3);
+        assert_eq!((held.len(), held.next_deadline()), (2, Some(now + second)));
+        held.expire(now + second);
+        assert_eq!(held.take(), [id(0, 1)]);
+    }
+
+    #[test]
     fn one_at_a_time_goes_to_an_instance() {
         let mut queue = ToSettle::default();
         for seq in 0..3 {
