@@ -47,5 +47,12 @@ pub enum Command {
     Completions(completions::Args),
 }
 
+impl Command {
+    /// Whether nothing in it can be done at once: a second thread would only cost its wake-ups.
+    pub fn is_one_by_one(&self) -> bool {
+        matches!(self, Self::Load(args) if args.is_one_by_one())
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -30,9 +30,12 @@ fn main() -> ExitCode {
             return ExitCode::from(u8::from(wrong));
         }
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build();
+    let runtime = match args.command.is_one_by_one() {
+        true => tokio::runtime::Builder::new_current_thread(),
+        false => tokio::runtime::Builder::new_multi_thread(),
+    }
+    .enable_all()
+    .build();
     let done = match runtime {
         Ok(runtime) => runtime.block_on(commands::run(args.command)),
         Err(error) => Err(error.into()),

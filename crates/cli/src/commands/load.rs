@@ -133,6 +133,11 @@ fn exponent(text: &str) -> std::result::Result<f64, String> {
 }
 
 impl Args {
+    /// Whether it sends one call after the other.
+    pub fn is_one_by_one(&self) -> bool {
+        self.form == Form::Unary && self.producers == 1 && self.in_flight == 1
+    }
+
     fn choice(&self) -> Result<Choice> {
         if self.run_length.is_some() && self.keys != Keys::Runs {
             return Err(Failure::new("--run-length is for --keys runs"));
