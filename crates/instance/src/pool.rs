@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use bb8::{ManageConnection, Pool, PooledConnection, RunError};
+use bb8::{ManageConnection, Pool, PooledConnection, QueueStrategy, RunError};
 use metrics::counter;
 use pgbraid_shardmap::InstanceName;
 use tokio_postgres::{Client, Statement};
@@ -215,6 +215,8 @@ impl Instance {
                 .connection_timeout(wait)
                 // Each statement shows by itself whether the connection works.
                 .test_on_check_out(false)
+                // While one is enough, it is always the same: its backend has its caches warm.
+                .queue_strategy(QueueStrategy::Lifo)
                 .error_sink(Box::new(errors.clone()))
                 .build_unchecked(Manager {
                     connector: connector.clone(),
