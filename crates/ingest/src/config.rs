@@ -42,5 +42,12 @@ pub(crate) const MIX_BELOW: usize = 256;
 /// Most rows in a mixed batch. It occupies all its tables, so it is kept short.
 pub(crate) const MIXED_ROWS: usize = 1000;
 
+/// While a batch that is no larger than a mixed one is being written, fewer rows than this wait for
+/// it to be back: they then share one commit with what comes until then.
+pub(crate) const WORTH_A_WRITER: usize = 256;
+
+/// Part of the linger limit that they wait at most.
+pub(crate) const PATIENT_PART: u32 = 4;
+
 /// Times a batch is tried again after deadlocks and lock timeouts before it goes back to its queue.
 pub(crate) const RETRIES: u32 = 8;

@@ -31,7 +31,7 @@ pub(crate) async fn writer(
     loop {
         match queue.next() {
             Next::Job(job) => moved(flush(&queue, job, &stale).await),
-            Next::Wait(until) => queue.idle(until).await,
+            Next::Wait(wait) => queue.idle(wait).await,
             Next::Closed => return,
         }
     }

@@ -1,10 +1,10 @@
 //! Which rows a free writer takes.
 //!
-//! Nothing lingers while a writer is free: rows go at once, so an idle system has the latency of
-//! one commit. Under load the rows pile up by themselves and the table with the most rows is
-//! taken, which makes large batches of one table, the fastest form. What waits longer than the
-//! linger limit, or comes in dribs and drabs for many tables, goes in one mixed batch through
-//! the parent.
+//! Rows go at once on an idle system, which has the latency of one commit. While a small batch is
+//! being written, few rows wait for it to be back, up to a part of the linger limit: writers that took
+//! each row as it came would commit row by row, and be busy when many come. Under load the rows pile up by themselves and the table with the most rows is taken, which makes large
+//! batches of one table, the fastest form. What waits longer than the linger limit, or comes in dribs
+//! and drabs for many tables, goes in one mixed batch through the parent.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::{
     IngestConfig, Target,
-    config::{MIX_BELOW, MIXED_ROWS},
+    config::{MIX_BELOW, MIXED_ROWS, PATIENT_PART, WORTH_A_WRITER},
     table::Segment,
     tables::Tables,
 };
@@ -48,6 +48,11 @@ impl Job {
         }
     }
 
+    /// Whether few rows wait for it to be back.
+    pub fn is_small(&self) -> bool {
+        self.rows <= MIXED_ROWS
+    }
+
     /// Takes up to `limit` rows of a table. False if none could be taken.
     fn take(&mut self, tables: &mut Tables, number: u32, limit: usize) -> bool {
         let queue = tables.get(number);
@@ -71,13 +76,27 @@ impl Job {
     }
 }
 
-/// Takes the next job out of the queues, if there is one.
-pub(crate) fn next_job(tables: &mut Tables, config: &IngestConfig, now: Instant) -> Option<Job> {
+/// What there is to write.
+pub(crate) enum Choice {
+    Job(Job),
+    /// So little that it waits for what is being written, until then at most.
+    Later(Instant),
+    Nothing,
+}
+
+/// Takes the next job out of the queues, if there is one. `patient`: a small one is being written.
+pub(crate) fn next_job(
+    tables: &mut Tables,
+    config: &IngestConfig,
+    now: Instant,
+    patient: bool,
+) -> Choice {
     let mut largest: Option<(u32, usize)> = None;
     let mut oldest: Option<(u32, Instant, usize)> = None;
-    let mut ready = 0;
+    let (mut ready, mut rows) = (0, 0);
     for (number, queue) in tables.ready() {
         ready += 1;
+        rows += queue.rows();
         if largest.is_none_or(|(_, rows)| queue.rows() > rows) {
             largest = Some((number, queue.rows()));
         }
@@ -87,8 +106,14 @@ pub(crate) fn next_job(tables: &mut Tables, config: &IngestConfig, now: Instant)
             oldest = Some((number, queued, queue.rows()));
         }
     }
-    let (largest, largest_rows) = largest?;
-    let (oldest, queued, oldest_rows) = oldest?;
+    let (Some((largest, largest_rows)), Some((oldest, queued, oldest_rows))) = (largest, oldest)
+    else {
+        return Choice::Nothing;
+    };
+    let patient_until = queued + config.linger / PATIENT_PART;
+    if patient && rows < WORTH_A_WRITER && now < patient_until {
+        return Choice::Later(patient_until);
+    }
     let overdue = now.saturating_duration_since(queued) > config.linger;
     let single = if overdue && oldest_rows >= MIX_BELOW {
         Some(oldest)
@@ -107,7 +132,10 @@ pub(crate) fn next_job(tables: &mut Tables, config: &IngestConfig, now: Instant)
         None => mixed(tables, oldest),
     };
     tables.tidy();
-    (job.rows > 0).then_some(job)
+    match job.rows {
+        0 => Choice::Nothing,
+        _ => Choice::Job(job),
+    }
 }
 
 /// One batch of many tables of a feed, the oldest first.

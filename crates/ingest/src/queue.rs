@@ -9,8 +9,9 @@ use tokio::{sync::Notify, time::Instant};
 use crate::{
     IngestConfig,
     admission::{Health, HealthState},
+    config::WORTH_A_WRITER,
     depth::Depth,
-    job::{Job, next_job},
+    job::{Choice, Job, next_job},
     lot::Lot,
     metrics::InstanceMetrics,
     sink::Sink,
@@ -38,6 +39,12 @@ struct State {
     bytes: u64,
     /// Rows queued and in flight.
     rows: usize,
+    /// Rows in flight.
+    job_rows: usize,
+    /// Small jobs in flight.
+    small_jobs: usize,
+    /// A writer looks again when the few rows that wait for a job have waited long enough.
+    watched: bool,
     /// Whether they are so many that a row more waits behind others of its table.
     deep: bool,
     health: Health,
@@ -51,6 +58,12 @@ impl State {
         self.tables.push(number, segment);
     }
 
+    /// Whether there is something for a writer that waits: see [`next_job`].
+    fn wants_writer(&self) -> bool {
+        let few = self.rows - self.job_rows < WORTH_A_WRITER;
+        !(few && self.small_jobs > 0 && self.watched)
+    }
+
     /// These leave for another instance.
     fn let_go(&mut self, segments: &[Segment]) {
         self.bytes -= segments.iter().map(Segment::bytes).sum::<u64>();
@@ -61,9 +74,17 @@ impl State {
 /// What a writer finds.
 pub(crate) enum Next {
     Job(Job),
-    /// Nothing to do until then, or until there is work.
-    Wait(Option<Instant>),
+    Wait(Wait),
     Closed,
+}
+
+/// What a writer waits for.
+pub(crate) enum Wait {
+    Work,
+    /// Nothing is to be written before.
+    Until(Instant),
+    /// Work, or this time: a few rows wait for what is being written.
+    Watch(Instant),
 }
 
 /// Rows that left another instance's queue.
@@ -90,6 +111,9 @@ impl InstanceQueue {
                 tables: Tables::default(),
                 bytes: 0,
                 rows: 0,
+                job_rows: 0,
+                small_jobs: 0,
+                watched: false,
                 deep: false,
                 health: Health::new(),
                 closed: false,
@@ -134,8 +158,11 @@ impl InstanceQueue {
             state.add(number, segment);
         }
         self.measure(&mut state);
+        let wake = state.wants_writer();
         drop(state);
-        self.work.notify_one();
+        if wake {
+            self.work.notify_one();
+        }
         moved
     }
 
@@ -184,29 +211,40 @@ impl InstanceQueue {
         if let Some(until) = state.health.not_before(now) {
             return match state.closed && state.bytes == 0 {
                 true => Next::Closed,
-                false => Next::Wait(Some(until)),
+                false => Next::Wait(Wait::Until(until)),
             };
         }
-        match next_job(&mut state.tables, &self.config, now) {
-            Some(job) => {
+        let patient = state.small_jobs > 0;
+        match next_job(&mut state.tables, &self.config, now, patient) {
+            Choice::Job(job) => {
                 state.health.started(now);
-                let more = state.tables.ready().next().is_some();
+                state.job_rows += job.rows;
+                state.small_jobs += usize::from(job.is_small());
+                let more = state.wants_writer() && state.tables.ready().next().is_some();
                 drop(state);
                 if more {
                     self.work.notify_one();
                 }
                 Next::Job(job)
             }
-            None if state.closed && state.bytes == 0 => Next::Closed,
-            None => Next::Wait(None),
+            Choice::Later(until) => match std::mem::replace(&mut state.watched, true) {
+                false => Next::Wait(Wait::Watch(until)),
+                true => Next::Wait(Wait::Work),
+            },
+            Choice::Nothing if state.closed && state.bytes == 0 => Next::Closed,
+            Choice::Nothing => Next::Wait(Wait::Work),
         }
     }
 
-    /// Waits for work.
-    pub async fn idle(&self, until: Option<Instant>) {
-        match until {
-            Some(until) => tokio::time::sleep_until(until).await,
-            None => self.work.notified().await,
+    /// Waits for it.
+    pub async fn idle(&self, wait: Wait) {
+        match wait {
+            Wait::Work => self.work.notified().await,
+            Wait::Until(until) => tokio::time::sleep_until(until).await,
+            Wait::Watch(until) => {
+                let _ = tokio::time::timeout_at(until, self.work.notified()).await;
+                self.state.lock().watched = false;
+            }
         }
     }
 
@@ -215,6 +253,7 @@ impl InstanceQueue {
     pub fn finish(&self, job: Job) -> Moved {
         let mut moved = Moved::new();
         let now = Instant::now();
+        let job_is_small = job.is_small();
         let mut segments = job.segments.into_iter();
         // What is dropped here is dropped outside the lock.
         let back: Vec<(u32, Vec<Segment>)> = (job.tables.into_iter())
@@ -227,6 +266,8 @@ impl InstanceQueue {
         let mut state = self.state.lock();
         state.bytes -= job.bytes;
         state.rows -= job.rows;
+        state.job_rows -= job.rows;
+        state.small_jobs -= usize::from(job_is_small);
         for (number, segments) in back {
             let returned: u64 = segments.iter().map(Segment::bytes).sum();
             state.bytes += returned;
@@ -246,8 +287,13 @@ impl InstanceQueue {
             }
         }
         self.measure(&mut state);
+        let all_done = state.closed && state.bytes == 0;
         drop(state);
-        self.work.notify_one();
+        // Who finishes looks for work itself next. Another writer that is woken here would find
+        // none, but would put the task that has the answer off to another thread.
+        if all_done {
+            self.work.notify_one();
+        }
         self.space.notify_waiters();
         moved
     }

@@ -3,4 +3,5 @@
 mod faults;
 mod flow;
 mod gather;
+mod patience;
 mod sink;

@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -47,6 +50,8 @@ pub(super) struct MemorySink {
     pub stored: Mutex<Stored>,
     /// A write takes one.
     pub permits: Semaphore,
+    /// Writes that have begun.
+    started: AtomicUsize,
     /// Values of the first column that PostgreSQL would refuse.
     pub poison: i32,
 }
@@ -57,6 +62,7 @@ impl MemorySink {
             name: InstanceName::new(name),
             stored: Mutex::default(),
             permits: Semaphore::new(Semaphore::MAX_PERMITS >> 4),
+            started: AtomicUsize::new(0),
             poison: -1,
         })
     }
@@ -70,6 +76,10 @@ impl MemorySink {
 
     pub fn open(&self) {
         self.permits.add_permits(Semaphore::MAX_PERMITS >> 4);
+    }
+
+    pub fn started(&self) -> usize {
+        self.started.load(Ordering::SeqCst)
     }
 
     fn statement(&self, batch: &Batch<'_>, statement: &Statement) -> Result<(), SinkError> {
@@ -131,6 +141,7 @@ impl Sink for MemorySink {
         statements: &[Statement],
         _: Target,
     ) -> Vec<Result<(), SinkError>> {
+        self.started.fetch_add(1, Ordering::SeqCst);
         self.permits.acquire().await.unwrap().forget();
         statements
             .iter()
