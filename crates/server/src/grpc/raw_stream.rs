@@ -40,7 +40,7 @@ pub(super) struct RawIngest {
 impl RawIngest {
     pub fn new(shared: Arc<Shared>, max_message: usize) -> Self {
         Self {
-            generated: IngestServer::new(Service(shared.clone()))
+            generated: IngestServer::new(Service::new(shared.clone()))
                 .max_decoding_message_size(max_message)
                 .max_encoding_message_size(usize::MAX),
             shared,
