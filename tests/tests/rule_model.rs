@@ -20,10 +20,11 @@ type Change = (i64, Option<Option<i32>>);
 
 /// A rule as it is meant.
 struct Meant {
-    name: &'static str,
+    name: String,
     resolve: bool,
     cooldown: bool,
     kind: Kind,
+    matches: Matches,
     /// By key: whether an hour has passed since it was told, and whether a start was kept back.
     cools: BTreeMap<i64, (bool, bool)>,
 }
@@ -35,29 +36,70 @@ enum Kind {
     Rise,
 }
 
+/// An expression, and what it says of a value of c1 that is not NULL.
+type Matches = (&'static str, fn(i32) -> bool);
+
+const HIGH: Matches = ("c1 > 10", |c1| c1 > 10);
+/// NULL is no match, and neither is its negation.
+const NOT_LOW: Matches = ("not (c1 <= 10)", |c1| c1 > 10);
+
+/// Conditions that have something in common, which PostgreSQL is asked of first.
+const ALIKE: [Matches; 8] = [
+    ("c1 = 8", |c1| c1 == 8),
+    ("c1 in (12)", |c1| c1 == 12),
+    ("13.0 = c1", |c1| c1 == 13),
+    ("c1 in (9, 11) or c1 = 13", |c1| [9, 11, 13].contains(&c1)),
+    ("c1 > 11", |c1| c1 > 11),
+    ("c1 > 11.5", |c1| c1 > 11),
+    ("c1 > 12 and c1 % 2 = 1", |c1| c1 > 12 && c1 % 2 == 1),
+    ("c1 between 9 and 12", |c1| (9..=12).contains(&c1)),
+];
+
 impl Meant {
-    fn new(name: &'static str, resolve: bool, cooldown: bool, kind: Kind) -> Self {
-        let cools = BTreeMap::new();
+    fn new(name: &str, resolve: bool, cooldown: bool, kind: Kind) -> Self {
+        let matches = if name == "not_low" { NOT_LOW } else { HIGH };
         Self {
-            name,
+            name: name.to_owned(),
             resolve,
             cooldown,
             kind,
-            cools,
+            matches,
+            cools: BTreeMap::new(),
         }
+    }
+
+    /// Rules of each kind with conditions that are alike.
+    fn alike() -> impl Iterator<Item = Self> {
+        let kinds = [
+            (false, false, Kind::Edge),
+            (true, false, Kind::Edge),
+            (false, true, Kind::Edge),
+            (true, true, Kind::Edge),
+            (false, false, Kind::Level),
+        ];
+        kinds
+            .into_iter()
+            .enumerate()
+            .flat_map(|(of, (resolve, cooldown, kind))| {
+                ALIKE
+                    .into_iter()
+                    .enumerate()
+                    .map(move |(at, matches)| Self {
+                        matches,
+                        ..Self::new(&format!("alike_{of}{at}"), resolve, cooldown, kind)
+                    })
+            })
     }
 
     fn wire(&self) -> v1::Rule {
         let rule = match self.kind {
-            // NULL is no match, and neither is its negation.
-            Kind::Edge if self.name == "not_low" => resolving(self.name, "not (c1 <= 10)"),
-            Kind::Edge if self.resolve => resolving(self.name, "c1 > 10"),
-            Kind::Edge => edge(self.name, "c1 > 10"),
+            Kind::Edge if self.resolve => resolving(&self.name, self.matches.0),
+            Kind::Edge => edge(&self.name, self.matches.0),
             Kind::Level => v1::Rule {
                 mode: v1::RuleMode::Level.into(),
-                ..edge(self.name, "c1 > 10")
+                ..edge(&self.name, self.matches.0)
             },
-            Kind::Rise => edge(self.name, "old.c1 < c1"),
+            Kind::Rise => edge(&self.name, "old.c1 < c1"),
         };
         if self.cooldown { cooling(rule) } else { rule }
     }
@@ -70,7 +112,7 @@ impl Meant {
         new: Option<Option<i32>>,
         told: &mut Vec<String>,
     ) {
-        let high = |row: Option<Option<i32>>| row.flatten().is_some_and(|c1| c1 > 10);
+        let high = |row: Option<Option<i32>>| row.flatten().is_some_and(self.matches.1);
         let show = |c1: Option<i32>| c1.map_or("null".to_owned(), |c1| c1.to_string());
         let (lasted, lasts) = (high(old), high(new));
         let fires = match self.kind {
@@ -105,7 +147,7 @@ impl Meant {
 }
 
 fn meant() -> Vec<Meant> {
-    vec![
+    let mut rules = vec![
         Meant::new("plain", false, false, Kind::Edge),
         Meant::new("ends", true, false, Kind::Edge),
         Meant::new("rare", false, true, Kind::Edge),
@@ -115,7 +157,9 @@ fn meant() -> Vec<Meant> {
         Meant::new("rare_level", false, true, Kind::Level),
         Meant::new("rise", false, false, Kind::Rise),
         Meant::new("rare_rise", false, true, Kind::Rise),
-    ]
+    ];
+    rules.extend(Meant::alike());
+    rules
 }
 
 fn value(random: &mut StdRng) -> Option<i32> {
@@ -253,6 +297,11 @@ async fn rules_tell_what_the_model_tells() {
         "-not_low",
         "rare_level",
         "rare_rise",
+        "alike_01",
+        "-alike_13",
+        "alike_26",
+        "-alike_37",
+        "alike_45",
     ] {
         assert!(
             counts.get(rule).is_some_and(|count| *count > 10),

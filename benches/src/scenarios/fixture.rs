@@ -73,6 +73,22 @@ impl Fleet {
         tables: Tables,
         more: &[(&str, &str)],
     ) -> Result<Self> {
+        let schema = include_str!("../../workloads/pgbraid_schema.sql");
+        Self::of(schema, instances, settings, tables, more).await
+    }
+
+    /// One instance with another table for the feed.
+    pub async fn with_schema(schema: &str) -> Result<Self> {
+        Self::of(schema, 1, "", Tables::Pinned(TABLES), &[]).await
+    }
+
+    async fn of(
+        schema: &str,
+        instances: u16,
+        settings: &str,
+        tables: Tables,
+        more: &[(&str, &str)],
+    ) -> Result<Self> {
         say(format_args!(
             "starting {instances} PostgreSQL instance(s) with default durability"
         ));
@@ -87,10 +103,7 @@ impl Fleet {
             .prefix("pgbraid-bench-")
             .tempdir()?;
         std::fs::write(folder.path().join("shardmap.toml"), map(&cluster, tables))?;
-        std::fs::write(
-            folder.path().join("schema.sql"),
-            include_str!("../../workloads/pgbraid_schema.sql"),
-        )?;
+        std::fs::write(folder.path().join("schema.sql"), schema)?;
         let config = folder.path().join("pgbraid.toml");
         let text = format!(
             "schema = [\"schema.sql\"]\n\n[postgres]\npassword_file = {:?}\n\

@@ -61,7 +61,7 @@ enum Name {
     Groups,
     /// Claims and reads on outboxes in 2, 20 and 200 parts
     Parts,
-    /// Throughput with 0, 1, 10 and 100 rules
+    /// Throughput with 0, 1, 10 and 100 rules, and with 100 of many forms
     Rules,
     /// Throughput of the same tables on 1, 2, 4 and 8 instances
     Instances,

@@ -17,6 +17,7 @@ mod ownership;
 mod pool;
 mod probe;
 mod rows;
+mod rule_triggers;
 mod rules;
 mod sql;
 mod statement_text;

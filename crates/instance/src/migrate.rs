@@ -48,6 +48,10 @@ pub const MIGRATIONS: &[(&str, &str)] = &[
         "0009_claims_by_part",
         include_str!("../../../migrations/0009_claims_by_part.sql"),
     ),
+    (
+        "0010_trigger_text",
+        include_str!("../../../migrations/0010_trigger_text.sql"),
+    ),
 ];
 
 /// Any number, the same for all versions of pgbraid.

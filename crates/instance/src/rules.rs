@@ -8,13 +8,15 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use pgbraid_feed::FeedSchema;
 use pgbraid_rules::{
-    Rule, SEARCH_PATH_SQL, StoredRule, Target, check, dry_run_sample_sql, dry_run_sql, probe_sql,
-    trigger_ddl,
+    Rule, SEARCH_PATH_SQL, TRIGGER_TEXT, Target, check, dry_run_sample_sql, dry_run_sql, probe_sql,
 };
 use tokio_postgres::Transaction;
 
 use crate::{
-    ChangeFeed, DbError, DbErrorKind, Instance, changes, cooldowns::settle, identity::next_version,
+    ChangeFeed, DbError, DbErrorKind, Instance, changes,
+    cooldowns::settle,
+    identity::next_version,
+    rule_triggers::{install_triggers, set_version},
     sql::leaf,
 };
 
@@ -38,6 +40,9 @@ pub struct RuleSet {
     pub rules: Vec<StoredRuleRow>,
     /// Which feeds tell of their changes: triggers as well, and copied with the rules.
     pub changes: Vec<ChangeFeed>,
+    /// The instance's triggers were made of these rules by an older program, which made them in
+    /// another way.
+    pub outdated: bool,
 }
 
 /// An edit of the set: all of it or nothing.
@@ -71,10 +76,11 @@ pub struct RuleEdit {
 pub type Schemas = BTreeMap<String, Arc<FeedSchema>>;
 
 /// Each try waits this long for the locks; writers go on in between.
-const LOCK_WAIT: &str = "set local lock_timeout = '500ms'; set local statement_timeout = '60s'";
+pub(crate) const LOCK_WAIT: &str =
+    "set local lock_timeout = '500ms'; set local statement_timeout = '60s'";
 const TRIES: u32 = 20;
 
-fn target(schema: &FeedSchema) -> Target {
+pub(crate) fn target(schema: &FeedSchema) -> Target {
     Target {
         feed: schema.feed.to_string(),
         schema: schema.schema.clone(),
@@ -89,22 +95,25 @@ fn columns(schema: &FeedSchema) -> Vec<String> {
         .collect()
 }
 
-fn refused(error: impl std::fmt::Display) -> DbError {
+pub(crate) fn refused(error: impl std::fmt::Display) -> DbError {
     DbError::new(DbErrorKind::Refused, error.to_string())
 }
 
-async fn read_set(transaction: &Transaction<'_>, lock: bool) -> Result<RuleSet, DbError> {
-    let version = transaction
+pub(crate) async fn read_set(
+    transaction: &Transaction<'_>,
+    lock: bool,
+) -> Result<RuleSet, DbError> {
+    let set = transaction
         .query_one(
             if lock {
-                "select version from pgbraid.rule_set for update"
+                "select version, trigger_text, text_version from pgbraid.rule_set for update"
             } else {
-                "select version from pgbraid.rule_set"
+                "select version, trigger_text, text_version from pgbraid.rule_set"
             },
             &[],
         )
-        .await?
-        .get(0);
+        .await?;
+    let (version, text, text_version): (i64, i32, i64) = (set.get(0), set.get(1), set.get(2));
     let rows = transaction
         .query(
             "select name, feed, expression, channel, reason, mode, version, \
@@ -137,6 +146,7 @@ async fn read_set(transaction: &Transaction<'_>, lock: bool) -> Result<RuleSet, 
         version,
         rules,
         changes: changes::read(transaction).await?,
+        outdated: text < TRIGGER_TEXT || text_version != version,
     })
 }
 
@@ -253,16 +263,14 @@ impl Instance {
         }
         let anything = !edit.changed.is_empty() || !edit.removed.is_empty() || changes.is_some();
         if anything {
-            transaction
-                .batch_execute(&format!(
-                    "update pgbraid.rule_set set version = {}",
-                    next_version("version")
-                ))
-                .await?;
+            set_version(&transaction, &next_version("version")).await?;
         }
         edit.set = read_set(&transaction, false).await?;
         feeds.sort_unstable();
         feeds.dedup();
+        if anything && before.outdated {
+            feeds = schemas.keys().map(String::as_str).collect();
+        }
         let feeds = feeds.into_iter().filter_map(|feed| schemas.get(feed));
         install_triggers(&transaction, feeds, &edit.set).await?;
         settle(&transaction, &before, &edit.set).await?;
@@ -298,9 +306,7 @@ impl Instance {
         for row in &set.rules {
             store(&transaction, &row.rule, row.version).await?;
         }
-        transaction
-            .execute("update pgbraid.rule_set set version = $1", &[&set.version])
-            .await?;
+        set_version(&transaction, &set.version.to_string()).await?;
         install_triggers(&transaction, schemas.values(), set).await?;
         settle(&transaction, &before, set).await?;
         changes::install(&transaction, &set.changes, schemas).await?;
@@ -410,31 +416,8 @@ async fn store(transaction: &Transaction<'_>, rule: &Rule, version: i64) -> Resu
     Ok(())
 }
 
-async fn install_triggers(
-    transaction: &Transaction<'_>,
-    schemas: impl Iterator<Item = &Arc<FeedSchema>>,
-    set: &RuleSet,
-) -> Result<(), DbError> {
-    for schema in schemas {
-        let rules: Vec<StoredRule> = set
-            .rules
-            .iter()
-            .filter(|row| row.rule.feed == schema.feed.to_string())
-            .map(|row| StoredRule {
-                rule: row.rule.clone(),
-                version: row.version,
-            })
-            .collect();
-        let ddl = trigger_ddl(&target(schema), &rules, &columns(schema)).map_err(refused)?;
-        for statement in ddl {
-            transaction.batch_execute(&statement).await?;
-        }
-    }
-    Ok(())
-}
-
 /// The triggers' locks are short, but have to be got between writers' transactions.
-async fn retried<T, F: Future<Output = Result<T, DbError>>>(
+pub(crate) async fn retried<T, F: Future<Output = Result<T, DbError>>>(
     mut attempt: impl FnMut() -> F,
 ) -> Result<T, DbError> {
     let mut tries = 0;

@@ -74,6 +74,10 @@ impl Expression {
         self.old_sql.is_none()
     }
 
+    pub(crate) fn node(&self) -> &Node {
+        &self.node
+    }
+
     /// The columns it reads, of either row, named as in the catalog.
     pub fn columns(&self) -> &BTreeSet<String> {
         &self.columns

@@ -10,17 +10,22 @@
 //! only the row decides them: a cast or a function that fails on some values (`'x'::int`,
 //! an integer overflow) makes PostgreSQL refuse that write. Division by zero never does.
 
+mod change;
+mod column;
 mod convert;
+mod decimal;
 mod error;
 mod expression;
 mod functions;
 mod literals;
+mod needs;
 mod node;
 mod parse;
 mod print;
 mod query;
 mod quote;
 mod rule;
+mod steps;
 mod suggest;
 mod trigger;
 mod types;
@@ -28,10 +33,13 @@ mod types;
 #[cfg(test)]
 mod tests;
 
+pub use column::{Column, ColumnKind};
 pub use error::{ErrorKind, ExpressionError, RuleError};
 pub use expression::{Expression, check};
 pub use functions::allowed_functions;
 pub use query::{SEARCH_PATH_SQL, dry_run_sample_sql, dry_run_sql, probe_sql};
 pub use rule::{Mode, Rule, StoredRule, Target};
-pub use trigger::{DELETE_TRIGGER, INSERT_TRIGGER, UPDATE_TRIGGER, function_name, trigger_ddl};
+pub use trigger::{
+    DELETE_TRIGGER, INSERT_TRIGGER, TRIGGER_TEXT, UPDATE_TRIGGER, function_name, trigger_ddl,
+};
 pub use types::allowed_types;

@@ -1,7 +1,7 @@
 //! The checked tree: only what a rule may contain can be written down in it.
 
 /// A row that a column belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Row {
     New,
     Old,

@@ -27,6 +27,16 @@ pub(crate) fn print(node: &Node, view: View) -> String {
     printer.out
 }
 
+/// A column seen through `view`.
+pub(crate) fn column(view: View, row: Row, name: &str) -> String {
+    let row = match (view, row) {
+        (View::AsWritten, Row::New) => "new",
+        (View::AsWritten, Row::Old) | (View::AllOld, _) => "old",
+        (View::Alias, _) => "r",
+    };
+    format!("{row}.{}", quote::ident(name))
+}
+
 struct Printer {
     out: String,
     view: View,
@@ -61,19 +71,9 @@ impl Printer {
         self.text(if negated { " not " } else { " " });
     }
 
-    fn column(&mut self, row: Row, name: &str) {
-        let prefix = match (self.view, row) {
-            (View::AsWritten, Row::New) => "new.",
-            (View::AsWritten, Row::Old) | (View::AllOld, _) => "old.",
-            (View::Alias, _) => "r.",
-        };
-        self.text(prefix);
-        self.text(&quote::ident(name));
-    }
-
     fn node(&mut self, node: &Node) {
         match node {
-            Node::Column { row, name } => self.column(*row, name),
+            Node::Column { row, name } => self.text(&column(self.view, *row, name)),
             Node::Number(digits) => self.text(digits),
             Node::Text(text) => self.text(&quote::literal(text)),
             Node::Bool(true) => self.text("true"),

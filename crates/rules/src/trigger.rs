@@ -9,15 +9,21 @@
 //! A write that changes the key is the end of one row and the start of another, as it is when
 //! PostgreSQL has to carry the row to another partition and makes a delete and an insert of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use crate::change::is_seen_in_columns;
+use crate::column::{Column, ColumnKind};
 use crate::error::RuleError;
 use crate::expression::Expression;
+use crate::needs::Needs;
 use crate::query::{SEARCH_PATH_SQL, table};
 use crate::quote;
 use crate::rule::{Mode, Rule, StoredRule, Target};
 
 mod body;
+mod when;
+
+use when::{Of, Term};
 
 /// Name of the trigger for inserts.
 pub const INSERT_TRIGGER: &str = "pgbraid_rules_insert";
@@ -25,6 +31,9 @@ pub const INSERT_TRIGGER: &str = "pgbraid_rules_insert";
 pub const UPDATE_TRIGGER: &str = "pgbraid_rules_update";
 /// Name of the trigger for deletes: there is one only for rules that resolve.
 pub const DELETE_TRIGGER: &str = "pgbraid_rules_delete";
+/// Counts the ways in which [`trigger_ddl`] has made triggers of the same rules. Count it on with each
+/// change of their text: stored ones of a lower number are made anew, those of a higher one are not.
+pub const TRIGGER_TEXT: i32 = 1;
 /// PostgreSQL cuts longer names, and two feeds would share a function.
 const MAX_FEED_BYTES: usize = 63 - "rules_".len();
 
@@ -32,7 +41,7 @@ const MAX_FEED_BYTES: usize = 63 - "rules_".len();
 struct Conditions<'a> {
     stored: &'a StoredRule,
     /// The row starts to match by an insert. None for a transition rule.
-    insert: Option<String>,
+    insert: Option<Term>,
     update: OnUpdate,
     stops: Option<Stops>,
 }
@@ -40,7 +49,7 @@ struct Conditions<'a> {
 /// What an update has to do with a rule.
 struct OnUpdate {
     /// Whether the function has to look at it, in the trigger's WHEN; unless the key changes.
-    when: String,
+    when: Term,
     /// Whether it has to look at each change of a key, too.
     keys: bool,
     /// It fires, without a cool-down.
@@ -55,7 +64,7 @@ struct OnUpdate {
 /// The row that matched does not any more.
 struct Stops {
     update: String,
-    delete: String,
+    delete: Term,
 }
 
 /// The qualified, quoted name of a feed's trigger function: `pgbraid."rules_orders"`.
@@ -79,7 +88,7 @@ pub fn function_name(feed: &str) -> String {
 pub fn trigger_ddl(
     target: &Target,
     rules: &[StoredRule],
-    columns: &[String],
+    columns: &[Column],
 ) -> Result<Vec<String>, RuleError> {
     validate(target)?;
     let on = table(target);
@@ -92,7 +101,7 @@ pub fn trigger_ddl(
         ddl.push(format!("drop function if exists {function}()"));
         return Ok(ddl);
     }
-    if !columns.contains(&target.key_column) {
+    if columns.iter().all(|one| one.name != target.key_column) {
         let problem = format!("{:?} is not a column of the table", target.key_column);
         return Err(RuleError::field("key_column", problem));
     }
@@ -100,18 +109,20 @@ pub fn trigger_ddl(
     ddl.push(body::function_ddl(target, &conditions));
     // Whoever could attach the function to a table of his own could forge alerts.
     ddl.push(format!("revoke all on function {function}() from public"));
-    let inserts = conditions.iter().filter_map(|c| c.insert.as_deref());
     let key = quote::ident(&target.key_column);
     let rekeyed = format!("old.{key} is distinct from new.{key}");
-    let updates = conditions.iter().map(|c| c.update.when.as_str());
     let keys = conditions.iter().any(|c| c.update.keys);
-    let updates = updates.chain(keys.then_some(rekeyed.as_str()));
     let deletes = conditions.iter().filter_map(|c| c.stops.as_ref());
-    let deletes = deletes.map(|stops| stops.delete.as_str());
+    let deletes = deletes.map(|stops| stops.delete.clone()).collect();
+    let inserts = conditions.iter().filter_map(|c| c.insert.clone()).collect();
+    let updates = conditions.iter().map(|c| c.update.when.clone()).collect();
+    let kind = kinds(columns);
+    let mut updates = when::disjunction(updates, &kind);
+    updates.extend(keys.then_some(rekeyed));
     for (name, event, when) in [
-        (INSERT_TRIGGER, "insert", inserts.collect::<Vec<_>>()),
-        (UPDATE_TRIGGER, "update", updates.collect()),
-        (DELETE_TRIGGER, "delete", deletes.collect()),
+        (INSERT_TRIGGER, "insert", when::disjunction(inserts, &kind)),
+        (UPDATE_TRIGGER, "update", updates),
+        (DELETE_TRIGGER, "delete", when::disjunction(deletes, &kind)),
     ] {
         if !when.is_empty() {
             ddl.push(format!(
@@ -150,20 +161,22 @@ fn validate(target: &Target) -> Result<(), RuleError> {
 fn conditions<'a>(
     target: &Target,
     rules: &'a [StoredRule],
-    columns: &[String],
+    columns: &[Column],
 ) -> Result<Vec<Conditions<'a>>, RuleError> {
+    let kind = kinds(columns);
+    let columns: Vec<String> = columns.iter().map(|one| one.name.clone()).collect();
     let mut names = BTreeSet::new();
     let mut all = Vec::with_capacity(rules.len());
     for stored in rules {
         let rule = &stored.rule;
-        let checked = checked(target, rule, columns).and_then(|expression| {
+        let checked = checked(target, rule, &columns).and_then(|expression| {
             match names.insert(rule.name.as_str()) {
                 true => Ok(expression),
                 false => Err(RuleError::field("name", "is used by two rules; rename one")),
             }
         });
         let expression = checked.map_err(|e| e.of_rule(&rule.name))?;
-        all.push(of_rule(target, stored, &expression));
+        all.push(of_rule(target, stored, &expression, &kind));
     }
     all.sort_by(|a, b| a.stored.rule.name.cmp(&b.stored.rule.name));
     Ok(all)
@@ -178,15 +191,40 @@ fn checked(target: &Target, rule: &Rule, columns: &[String]) -> Result<Expressio
     rule.check(columns)
 }
 
-fn of_rule<'a>(target: &Target, stored: &'a StoredRule, expression: &Expression) -> Conditions<'a> {
+/// What is known of columns by name.
+fn kinds(columns: &[Column]) -> impl Fn(&str) -> ColumnKind {
+    let kinds: BTreeMap<String, ColumnKind> = columns
+        .iter()
+        .map(|one| (one.name.clone(), one.kind))
+        .collect();
+    move |name| kinds.get(name).copied().unwrap_or(ColumnKind::Other)
+}
+
+fn of_rule<'a>(
+    target: &Target,
+    stored: &'a StoredRule,
+    expression: &Expression,
+    kind: &impl Fn(&str) -> ColumnKind,
+) -> Conditions<'a> {
     let rule = &stored.rule;
     let key = quote::ident(&target.key_column);
     let same = format!("old.{key} is not distinct from new.{key}");
     let other = format!("old.{key} is distinct from new.{key}");
     let new = expression.new_sql();
     let matches = format!("(({new}) is true)");
+    let node = expression.node();
+    let changed = Some(expression.columns().clone())
+        .filter(|columns| !columns.is_empty() && is_seen_in_columns(node, kind));
+    let needs = Needs::of(node, kind);
+    let term = |sql: String, of, changed| Term {
+        sql,
+        needs: needs.clone(),
+        of,
+        changed,
+    };
+    let lasts = term(matches.clone(), Of::New, None);
     let plain = |condition: String| OnUpdate {
-        when: matches.clone(),
+        when: lasts.clone(),
         keys: false,
         fires: condition.clone(),
         matches: condition,
@@ -201,13 +239,22 @@ fn of_rule<'a>(target: &Target, stored: &'a StoredRule, expression: &Expression)
             let fires = format!("(({new}) is true and (({old}) is not true or {other}))");
             stops = rule.resolve.then(|| Stops {
                 update: format!("(({old}) is true and (({new}) is not true or {other}))"),
-                delete: format!("(({old}) is true)"),
+                delete: term(format!("(({old}) is true)"), Of::Old, None),
             });
             let when = match (rule.cooldown.is_zero(), rule.resolve) {
-                (true, false) => format!("(({new}) is true and ({old}) is not true)"),
-                (true, true) => format!("((({new}) is true) <> (({old}) is true))"),
-                (false, false) => matches.clone(),
-                (false, true) => format!("(({new}) is true or ({old}) is true)"),
+                (true, false) => {
+                    let starts = format!("(({new}) is true and ({old}) is not true)");
+                    term(starts, Of::Start, changed)
+                }
+                (true, true) => {
+                    let turns = format!("((({new}) is true) <> (({old}) is true))");
+                    term(turns, Of::Turn, changed)
+                }
+                (false, false) => lasts.clone(),
+                (false, true) => {
+                    let either = format!("(({new}) is true or ({old}) is true)");
+                    term(either, Of::Either, None)
+                }
             };
             OnUpdate {
                 when,
@@ -220,7 +267,7 @@ fn of_rule<'a>(target: &Target, stored: &'a StoredRule, expression: &Expression)
     };
     Conditions {
         stored,
-        insert: (!expression.mentions_old()).then_some(matches),
+        insert: (!expression.mentions_old()).then_some(lasts),
         update,
         stops,
     }

@@ -2,7 +2,7 @@
 //! rules, and tables that nobody has made yet.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -11,18 +11,22 @@ use futures::future::join_all;
 use metrics::counter;
 use pgbraid_config::{RouterConfig, ShardMap};
 use pgbraid_ingest::{FeedRoute, Owner, Routing};
-use pgbraid_instance::{DbError, DbErrorKind, OwnedTable, RuleSet, Schemas, TableToMake};
+use pgbraid_instance::{DbError, DbErrorKind, OwnedTable, TableToMake};
 use pgbraid_shardmap::{Drift, FeedName, InstanceName, TableId, TableOwner, drift, resolve};
 use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::{
     fleet::{Fleet, make_missing},
-    node::{Node, within},
+    node::Node,
     publish::publish,
     rescue::rescue,
     state::{Shared, Topology},
 };
+
+mod rules;
+
+pub(crate) use rules::install;
 
 /// How often to ask without being told to.
 const EVERY: Duration = Duration::from_secs(30);
@@ -41,6 +45,7 @@ struct Report {
     owned: Vec<OwnedTable>,
     feeds: Vec<(String, u32)>,
     rules: i64,
+    outdated: bool,
     groups: i64,
     version: String,
 }
@@ -53,10 +58,12 @@ async fn ask(
     let instance = node.instance.load_full();
     let asked = async {
         let cluster = instance.verify_cluster(cluster).await?;
+        let rules = instance.rules().await?;
         let report = Report {
             owned: instance.ownership().await?,
             feeds: instance.stored_feeds().await?,
-            rules: instance.rules().await?.version,
+            rules: rules.version,
+            outdated: rules.outdated,
             groups: instance.groups_version().await?,
             version: instance.probe().await?.server_version,
         };
@@ -120,6 +127,7 @@ pub(crate) async fn first_look(
         asked: BTreeMap::new(),
         owners: BTreeMap::new(),
         rules: BTreeMap::new(),
+        outdated: BTreeSet::new(),
         groups: BTreeMap::new(),
         unreachable: BTreeMap::new(),
         versions: BTreeMap::new(),
@@ -171,6 +179,10 @@ impl Topology {
         self.reports.insert(name, report.owned);
         self.asked.insert(name, asked);
         self.rules.insert(name, report.rules);
+        match report.outdated {
+            true => self.outdated.insert(name),
+            false => self.outdated.remove(&name),
+        };
         self.groups.insert(name, report.groups);
         self.versions.insert(name, report.version);
         self.unreachable.remove(&name);
@@ -323,54 +335,6 @@ impl Topology {
         }
     }
 
-    /// Brings the rules of all reachable instances to the home's version.
-    async fn copy_rules(&mut self) {
-        let Some(home) = self.nodes.get(&self.map.home) else {
-            return;
-        };
-        let Some(version) = self.rules.get(&self.map.home).copied() else {
-            return;
-        };
-        let behind: Vec<Arc<Node>> = self
-            .nodes
-            .values()
-            .filter(|node| {
-                self.rules
-                    .get(&node.name)
-                    .is_some_and(|have| *have < version)
-                    && !self.unreachable.contains_key(&node.name)
-            })
-            .cloned()
-            .collect();
-        if behind.is_empty() {
-            return;
-        }
-        let instance = home.instance.load_full();
-        let set = match within(SOON * 10, home.name, instance.rules()).await {
-            Ok(set) => set,
-            Err(error) => {
-                warn!("the home's rules can't be read: {error}");
-                return;
-            }
-        };
-        for (name, failed) in install(&set, &self.rule_schemas(), &behind).await {
-            match failed {
-                None => {
-                    info!(instance = %name, "rules are now of version {}", set.version);
-                    self.rules.insert(name, set.version);
-                }
-                Some(error) => warn!(instance = %name, "rules could not be installed: {error}"),
-            }
-        }
-    }
-
-    pub(crate) fn rule_schemas(&self) -> Schemas {
-        self.schemas
-            .iter()
-            .map(|(feed, schema)| (feed.to_string(), schema.clone()))
-            .collect()
-    }
-
     /// Tables that are not where the map wants them, and tables that nobody owns.
     pub(crate) fn drift(&self, feed: &FeedName) -> (u32, u32) {
         let (Some(owners), Some(entry)) = (self.owners.get(feed), self.map.feeds.get(feed)) else {
@@ -402,36 +366,16 @@ impl Topology {
     }
 }
 
-/// Installs rules on several instances; returns each with its error, if there was one.
-pub(crate) async fn install(
-    set: &RuleSet,
-    schemas: &Schemas,
-    nodes: &[Arc<Node>],
-) -> Vec<(InstanceName, Option<DbError>)> {
-    join_all(nodes.iter().map(|node| async {
-        let instance = node.instance.load_full();
-        let limit = Duration::from_secs(90);
-        let done = tokio::time::timeout(limit, instance.install_rules(set, schemas)).await;
-        let error = match done {
-            Ok(Ok(_)) => None,
-            Ok(Err(error)) => Some(error),
-            Err(_) => Some(DbError::new(DbErrorKind::Outage, "no answer")),
-        };
-        (node.name, error)
-    }))
-    .await
-}
-
 /// Asks the instances again whenever something changed, and every now and then.
 pub(crate) async fn follow(shared: Arc<Shared>) {
     let mut draining = shared.draining.subscribe();
     let mut trouble = String::new();
+    let mut renew_from = Instant::now();
     loop {
-        let wait = if shared.topology.load().amiss() {
-            SOON
-        } else {
-            EVERY
-        };
+        let known = shared.topology.load();
+        let renew = !known.outdated.is_empty() && renew_from <= Instant::now();
+        let wait = if known.amiss() || renew { SOON } else { EVERY };
+        drop(known);
         let told = tokio::select! {
             () = shared.refresh.notified() => false,
             () = shared.told.notified() => true,
@@ -462,6 +406,9 @@ pub(crate) async fn follow(shared: Arc<Shared>) {
         rescue(&shared, &topology).await;
         let made = topology.make_missing(&shared.config).await;
         topology.copy_rules().await;
+        if renew_from <= Instant::now() && !topology.renew_triggers().await {
+            renew_from = Instant::now() + EVERY;
+        }
         crate::groups::follow(&shared, &topology).await;
         if made || topology.rules != shared.topology.load().rules {
             publish(&shared, topology);

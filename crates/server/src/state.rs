@@ -36,6 +36,8 @@ pub(crate) struct Topology {
     pub owners: BTreeMap<FeedName, Vec<TableOwner>>,
     /// Version of the rules that each instance has.
     pub rules: BTreeMap<InstanceName, i64>,
+    /// Instances whose rules' triggers an older version has made.
+    pub outdated: BTreeSet<InstanceName>,
     /// Version of the consumer groups that each instance has.
     pub groups: BTreeMap<InstanceName, i64>,
     /// Instances that could not be asked when they were asked last, and why.

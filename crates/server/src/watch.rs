@@ -171,6 +171,7 @@ fn apply(shared: &Shared, before: &Topology, map: ShardMap) -> Result<Option<Top
     let mut topology = before.clone();
     topology.reports.retain(|name, _| nodes.contains_key(name));
     topology.rules.retain(|name, _| nodes.contains_key(name));
+    topology.outdated.retain(|name| nodes.contains_key(name));
     topology.groups.retain(|name, _| nodes.contains_key(name));
     topology
         .unreachable

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{accept, columns};
+use super::{accept, kinds};
 use crate::{
     Mode, Rule, StoredRule, Target, dry_run_sample_sql, dry_run_sql, probe_sql, trigger_ddl,
 };
@@ -33,7 +33,7 @@ fn stored(name: &str, expression: &str, mode: Mode, version: i64) -> StoredRule 
 }
 
 fn ddl(rules: &[StoredRule]) -> Vec<String> {
-    trigger_ddl(&target(), rules, &columns()).unwrap_or_else(|e| panic!("{e}"))
+    trigger_ddl(&target(), rules, &kinds()).unwrap_or_else(|e| panic!("{e}"))
 }
 
 #[test]
@@ -132,11 +132,11 @@ fn the_order_of_the_rules_does_not_matter() {
 
 #[test]
 fn a_wrong_set_is_refused() {
-    let refuse =
-        |target: &Target, rules: &[StoredRule]| match trigger_ddl(target, rules, &columns()) {
-            Err(e) => e.to_string(),
-            Ok(ddl) => panic!("accepted: {ddl:?}"),
-        };
+    let refuse = |target: &Target, rules: &[StoredRule]| match trigger_ddl(target, rules, &kinds())
+    {
+        Err(e) => e.to_string(),
+        Ok(ddl) => panic!("accepted: {ddl:?}"),
+    };
     let good = stored("a", "c1 > 1", Mode::Edge, 1);
     let twice = refuse(&target(), &[good.clone(), good.clone()]);
     assert_eq!(twice, "rule \"a\": name is used by two rules; rename one");
@@ -219,4 +219,53 @@ execute function pgbraid."rules_orders"()"#
     let hit = r#"('plain', 1::int8, 'sales', E'it''s $pgbraid$ \\big', ((new."c1" > 1) is true))
     ) m (rule, version, channel, reason, hit)"#;
     assert!(all.contains(hit), "{all}");
+}
+
+fn update_when(rules: &[StoredRule]) -> String {
+    let all = ddl(rules).join(";\n");
+    let (_, update) = all.split_once("after update").unwrap();
+    let (_, when) = update.split_once("when (").unwrap();
+    when.split_once(")\nexecute").unwrap().0.to_owned()
+}
+
+/// What rules have in common is asked once, before them.
+#[test]
+fn rules_that_have_something_in_common_are_looked_at_together() {
+    let of = |expressions: &[&str]| {
+        let edge = |(n, text): (usize, &&str)| stored(&format!("r{n}"), text, Mode::Edge, 1);
+        let rules: Vec<StoredRule> = expressions.iter().enumerate().map(edge).collect();
+        update_when(&rules)
+    };
+    assert_eq!(
+        of(&["c1 > 5", "c1 > 7.5", "c1 > -1"]),
+        r#"((new."c1" > -1) is true and pg_catalog.width_bucket(new."c1", '{0,6,8}'::pg_catalog.int4[]) > coalesce(pg_catalog.width_bucket(old."c1", '{0,6,8}'::pg_catalog.int4[]), 0))
+   or old."id" is distinct from new."id""#
+    );
+    assert_eq!(
+        of(&["status = 'a'", "status in ('b\"\\')", "status = 'a'"]),
+        r#"((new."status" = any (E'{"a","b\\"\\\\"}'::pg_catalog.text[])) is true and new."status" is distinct from old."status")
+   or old."id" is distinct from new."id""#
+    );
+    assert_eq!(
+        of(&["c1 % 2 = 0", "c1 % 3 = 0", "c1 % 5 = 0"]),
+        r#"(new."c1" is distinct from old."c1"
+    and ((((new."c1" % 2) = 0) is true and ((old."c1" % 2) = 0) is not true)
+     or (((new."c1" % 3) = 0) is true and ((old."c1" % 3) = 0) is not true)
+     or (((new."c1" % 5) = 0) is true and ((old."c1" % 5) = 0) is not true)))
+   or old."id" is distinct from new."id""#
+    );
+    // No columns, no change.
+    assert!(of(&["1 < 2", "1 < 3", "1 < 4"]).starts_with("((1 < 2) is true and"));
+    // Equal numbers may differ in their digits, and texts of one sort in their letters.
+    let digits = [
+        "total::text = '1.0'",
+        "total / 3 > 1",
+        "length(total::text) > 3",
+    ];
+    assert!(!of(&digits).contains("new.\"total\" is distinct"));
+    let letters = ["status like 'a%'", "status ~ 'b'", "lower(status) = 'c'"];
+    assert!(
+        of(&letters)
+            .starts_with(r#"((new."status" collate pg_catalog."C") is distinct from old."status""#)
+    );
 }

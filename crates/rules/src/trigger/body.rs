@@ -119,7 +119,7 @@ impl Writer<'_> {
     /// Rules that fire whenever they start to match.
     fn starts(&self, event: Event) -> Option<String> {
         let hit = |c: &Conditions| match event {
-            Event::Insert => c.insert.clone(),
+            Event::Insert => c.insert.as_ref().map(|term| term.sql.clone()),
             Event::Update => Some(c.update.fires.clone()),
             Event::Delete => None,
         };
@@ -142,7 +142,7 @@ impl Writer<'_> {
             let lasting = matched.is_some();
             let ms = c.stored.rule.cooldown_ms();
             let (hit, was) = match event {
-                Event::Insert => (c.insert.as_deref()?, "false"),
+                Event::Insert => (c.insert.as_ref()?.sql.as_str(), "false"),
                 Event::Update => (matches.as_str(), matched.as_deref().unwrap_or("false")),
                 Event::Delete => return None,
             };
@@ -176,7 +176,7 @@ impl Writer<'_> {
         match event {
             Event::Insert => None,
             Event::Update => Some(&stops.update),
-            Event::Delete => Some(&stops.delete),
+            Event::Delete => Some(&stops.delete.sql),
         }
     }
 

@@ -207,7 +207,8 @@ impl Fleet {
         Ok(())
     }
 
-    /// New instances get the rules before their first row.
+    /// New instances get the rules before their first row. Triggers that an older program has made
+    /// are made anew.
     async fn copy_rules(&self) -> Result<(), FleetError> {
         let home = &self.instances[&self.map.home];
         let of = |instance: &pgbraid_instance::Instance| {
@@ -222,15 +223,13 @@ impl Fleet {
             .into_iter()
             .map(|(feed, schema)| (feed.to_string(), std::sync::Arc::new(schema)))
             .collect();
-        for instance in self
-            .instances
-            .values()
-            .filter(|one| one.name() != home.name())
-        {
-            instance
-                .install_rules(&set, &schemas)
-                .await
-                .map_err(of(instance))?;
+        for instance in self.instances.values() {
+            if instance.name() != home.name() {
+                let installed = instance.install_rules(&set, &schemas).await;
+                installed.map_err(of(instance))?;
+            }
+            let renewed = instance.renew_triggers(&schemas).await;
+            renewed.map_err(of(instance))?;
         }
         Ok(())
     }
