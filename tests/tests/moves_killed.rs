@@ -3,6 +3,7 @@
 
 use std::{os::unix::process::ExitStatusExt, time::Duration};
 
+use nix::sys::signal::Signal;
 use pgbraid_tests::{Cluster, ClusterOptions, Load, errors, wait::until};
 
 /// Every point of a move at which a mover can be told to die.
@@ -150,4 +151,35 @@ async fn a_router_ends_the_cut_over_of_a_dead_mover() {
     cluster.map_done(&clean).await;
     let refused = load.check(&cluster).await;
     assert!(refused.is_empty(), "rows were refused: {refused:?}");
+}
+
+/// One that is asked to stop, not killed, leaves nothing that the next one would have to wait for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mover_that_is_asked_to_stop_gives_its_lease_back() {
+    let mut options = ClusterOptions::moving(2, 4);
+    options.moves = "lease = \"10m\"\n".into();
+    let cluster = Cluster::start(options).await;
+    let mut wanted = cluster.owners("feed").await;
+    wanted[0] = 1 - wanted[0];
+    cluster.pin("feed", &wanted);
+    let holder = async || {
+        let sql = cluster.sql(0).await;
+        let row = sql.query_one("select holder from pgbraid.mover", &[]).await;
+        row.expect("the home answers").get::<_, Option<String>>(0)
+    };
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        cluster.map_done(&["pause"]).await;
+        let mover = cluster.start_map(&["apply"]);
+        until("the mover to have the lease", holder).await;
+        mover.signal(signal);
+        let output = tokio::task::block_in_place(|| mover.end());
+        let log = errors(&output);
+        assert_eq!(output.status.code(), Some(1), "{log}");
+        assert!(log.contains("1 moves are not finished"), "{log}");
+        assert_eq!(holder().await, None, "{log}");
+        cluster.map_done(&["resume"]).await;
+    }
+    let output = tokio::task::block_in_place(|| cluster.run_map(&["apply"]));
+    assert!(output.status.success(), "{}", errors(&output));
+    assert_eq!(cluster.owners("feed").await, wanted);
 }

@@ -23,10 +23,14 @@ pub(crate) fn fingerprint(
             hosts,
             weight,
             dbname,
+            disk,
         } = spec;
         let _ = write!(text, "\ninstance {name} weight {weight}");
         if let Some(dbname) = dbname {
             let _ = write!(text, " dbname {}:{dbname}", dbname.len());
+        }
+        if let Some(disk) = disk {
+            let _ = write!(text, " disk {disk}");
         }
         for host in hosts {
             let _ = write!(

@@ -13,6 +13,7 @@ use crate::hosts::HostPort;
 use crate::pins;
 use crate::raw::shardmap::{RawFeedMap, RawInstance, RawShardMap, RawUnpinned};
 use crate::source::Source;
+use crate::units::Size;
 
 /// The most tables of one feed.
 pub const MAX_TABLES: u32 = 4096;
@@ -39,6 +40,8 @@ pub struct InstanceSpec {
     pub weight: u32,
     /// The database, where it is not the router's `postgres.dbname`.
     pub dbname: Option<String>,
+    /// Bytes that the database may take, if that is told.
+    pub disk: Option<u64>,
 }
 
 /// The tables of one feed.
@@ -209,10 +212,14 @@ fn instance(
     };
     let dbname = raw.dbname.as_ref();
     let dbname = dbname.map(|at| check.name(&format!("{name}: dbname"), at));
+    let range = Size::mib(1)..=Size::mib(1 << 40);
+    let disk = raw.disk.as_ref();
+    let disk = disk.map(|at| check.within(&format!("{name}: disk"), at, range));
     Ok(InstanceSpec {
         hosts,
         weight,
         dbname: dbname.transpose()?,
+        disk: disk.transpose()?.map(|size| size.0),
     })
 }
 

@@ -37,10 +37,11 @@ pub use group_work::{
 pub use groups::{GROUPS_CHANGED, GroupChange, GroupRow, GroupSet, GroupSpec, HeadAt, Heads};
 pub use identity::{ClusterIdentity, ServerIdentity};
 pub use listen::{ListenConnection, Notice};
-pub use migrate::{MIGRATIONS, MigrationReport, SchemaFile};
+pub use migrate::{MIGRATIONS, MigrationReport, PendingSteps, SchemaFile};
 pub use moves::{
-    ColumnShape, Contents, Fenced, FrozenTable, Leftover, Move, MoveFacts, MoveOutcome, MoveRecord,
-    MoverState, MovingRow, SourceSeen, SourceSide, TableSize, TakenTerm, TargetSeen, TargetSide,
+    Agreed, ColumnShape, Contents, Fenced, FrozenTable, Leftover, Move, MoveFacts, MoveOutcome,
+    MoveRecord, MoverState, MovingRow, SourceSeen, SourceSide, TableSize, TakenTerm, TargetSeen,
+    TargetSide, Workers,
 };
 pub use outbox::{
     AlertRow, DroppedPart, OutboxDone, OutboxPage, OutboxQuery, OutboxSnapshot, OutboxStart,

@@ -52,6 +52,10 @@ pub const MIGRATIONS: &[(&str, &str)] = &[
         "0010_trigger_text",
         include_str!("../../../migrations/0010_trigger_text.sql"),
     ),
+    (
+        "0010_auto_moves",
+        include_str!("../../../migrations/0010_auto_moves.sql"),
+    ),
 ];
 
 /// Any number, the same for all versions of pgbraid.
@@ -75,7 +79,66 @@ pub struct MigrationReport {
     pub skipped: usize,
 }
 
+/// What a migration would find.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PendingSteps {
+    /// The instance has never been migrated.
+    pub fresh: bool,
+    /// Steps that are not applied.
+    pub steps: usize,
+    /// As a home it knows of moves of tables.
+    pub movers: bool,
+}
+
 impl Instance {
+    /// What is not applied yet.
+    ///
+    /// # Errors
+    /// If the instance can't be asked.
+    pub async fn pending_steps(&self, files: &[SchemaFile]) -> Result<PendingSteps, DbError> {
+        let client = self.connector.client("").await?;
+        let row = client
+            .query_one(
+                "select to_regclass('pgbraid.migration') is null, \
+                 to_regclass('pgbraid.mover') is not null",
+                &[],
+            )
+            .await?;
+        let fresh = row.get(0);
+        let known: Vec<(String, String)> = match fresh {
+            true => Vec::new(),
+            false => client
+                .query("select kind, name from pgbraid.migration", &[])
+                .await?
+                .iter()
+                .map(|row| (row.get(0), row.get(1)))
+                .collect(),
+        };
+        let own = MIGRATIONS.iter().map(|(name, _)| ("pgbraid", *name));
+        let all = own.chain(files.iter().map(|file| ("user", file.name.as_str())));
+        let missing =
+            |(kind, name): &(&str, &str)| !known.iter().any(|(k, n)| k == kind && n == name);
+        Ok(PendingSteps {
+            fresh,
+            steps: all.filter(missing).count(),
+            movers: row.get(1),
+        })
+    }
+
+    /// Makes routers look at everything again.
+    ///
+    /// # Errors
+    /// If the instance can't be reached.
+    pub async fn tell_routers(&self) -> Result<(), DbError> {
+        let mut session = self.reader().await?;
+        session
+            .client
+            .batch_execute("notify pgbraid_ownership")
+            .await?;
+        session.done();
+        Ok(())
+    }
+
     /// Applies what is missing, and writes the cluster's identity if there is none yet.
     ///
     /// # Errors

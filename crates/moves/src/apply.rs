@@ -7,127 +7,69 @@ use std::{
 };
 
 use futures::{StreamExt, stream::FuturesUnordered};
-use pgbraid_instance::{Instance, MoveOutcome, MoveRecord, TakenTerm};
+use pgbraid_instance::{Instance, MoveOutcome, MoveRecord};
 use pgbraid_shardmap::InstanceName;
 use tokio::{
     sync::watch,
-    task::JoinHandle,
     time::{Instant, sleep},
 };
-use tracing::debug;
 
 use crate::{
-    Event, Happening, MoveError, MoveSettings, Plan, Progress, Sites, carry::Carry, plan::records,
+    Event, Happening, Lease, MoveError, MoveSettings, Plan, Progress, Sites, Stop,
+    carry::Carry,
+    lease::{self, Pulse},
+    plan::records,
 };
 
-/// What the heartbeat knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Pulse {
-    /// The lease is ours until then, at the least.
-    until: Instant,
-    paused: bool,
-}
-
-/// The lease of a mover, kept while it lives.
-pub struct Lease {
-    term: i64,
-    home: Arc<Instance>,
-    pulse: watch::Receiver<Pulse>,
-    beating: JoinHandle<()>,
-}
-
-impl Lease {
-    /// Takes the lease.
-    ///
-    /// # Errors
-    /// [`MoveError::Busy`] if another mover has it.
-    pub async fn take(
-        sites: &Sites,
-        holder: &str,
-        settings: &MoveSettings,
-    ) -> Result<Self, MoveError> {
-        let name = sites.home;
-        let home = sites.site(name)?.instance.clone();
-        let lease = settings.lease;
-        let asked = Instant::now();
-        let taken = home
-            .take_mover(holder, lease)
-            .await
-            .map_err(|error| MoveError::of(name, error))?;
-        let term = match taken {
-            TakenTerm::Ours(term) => term,
-            TakenTerm::Held { holder, left } => return Err(MoveError::Busy { holder, left }),
-        };
-        let (send, pulse) = watch::channel(Pulse {
-            until: asked + lease,
-            paused: false,
-        });
-        let instance = home.clone();
-        let beating = tokio::spawn(async move {
-            loop {
-                let asked = Instant::now();
-                let renewed =
-                    tokio::time::timeout(lease / 3, instance.renew_mover(term, lease)).await;
-                match renewed {
-                    Ok(Ok(Some(state))) => {
-                        let until = asked + lease;
-                        let paused = state.paused;
-                        send.send_replace(Pulse { until, paused });
-                    }
-                    // Another has it: ours is over.
-                    Ok(Ok(None)) => {
-                        send.send_modify(|pulse| pulse.until = asked);
-                        return;
-                    }
-                    Ok(Err(error)) => debug!("the lease was not renewed: {error}"),
-                    Err(_) => debug!("the lease was not renewed: no answer"),
-                }
-                sleep((lease / 5).min(Duration::from_secs(1))).await;
-            }
-        });
-        Ok(Self {
-            term,
-            home,
-            pulse,
-            beating,
-        })
-    }
-
-    /// Gives the lease back.
-    pub async fn release(self) {
-        self.beating.abort();
-        let limit = Duration::from_secs(5);
-        let _ = tokio::time::timeout(limit, self.home.release_mover(self.term)).await;
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.beating.abort();
-    }
+/// With what moves are carried out.
+#[derive(Clone)]
+pub struct Job {
+    /// The instances and feeds.
+    pub sites: Sites,
+    /// Limits and timings.
+    pub settings: MoveSettings,
+    /// Hears how far it is.
+    pub progress: Arc<dyn Progress>,
+    /// Cancelled: no step is begun any more. A cut-over is brought to its end, which is bounded.
+    pub stop: Stop,
 }
 
 /// What all moves of one mover share.
-pub(crate) struct Mover {
-    pub sites: Sites,
-    pub settings: MoveSettings,
+pub(crate) struct Mover<'a> {
+    pub job: &'a Job,
     pub term: i64,
-    pub progress: Arc<dyn Progress>,
     pulse: watch::Receiver<Pulse>,
 }
 
-impl Mover {
-    /// Whether the lease is still ours. Looked at before each step; a mover that was stopped right
-    /// after is kept from doing harm by its term.
+impl std::ops::Deref for Mover<'_> {
+    type Target = Job;
+
+    fn deref(&self) -> &Job {
+        self.job
+    }
+}
+
+impl Mover<'_> {
+    /// Whether to go on: the lease is ours, and nobody has asked to stop. Looked at before each step.
     pub fn check(&self) -> Result<(), MoveError> {
-        match self.pulse.borrow().until > Instant::now() {
-            true => Ok(()),
-            false => Err(MoveError::LeaseLost),
+        match self.stop.is_cancelled() {
+            true => Err(MoveError::Stopped),
+            false => self.check_lease(),
         }
+    }
+
+    /// Whether the lease is ours.
+    pub fn check_lease(&self) -> Result<(), MoveError> {
+        lease::check(&self.pulse)
     }
 
     pub fn paused(&self) -> bool {
         self.pulse.borrow().paused
+    }
+
+    /// Sleeps, unless it is asked to stop.
+    pub async fn rest(&self, time: Duration) {
+        let _ = tokio::time::timeout(time, self.stop.cancelled()).await;
     }
 
     /// Gives an instance the home's rules, if it does not have them.
@@ -162,74 +104,87 @@ pub struct Applied {
     pub left: Vec<(MoveRecord, String)>,
 }
 
-/// Carries out a plan, and moves that were interrupted before. Stops no move halfway: one that
-/// can't go on stays as it is, and the others go on.
-///
-/// # Errors
-/// If another mover is at work, the plan is stale, or the home can't be asked.
-pub async fn apply(
-    sites: &Sites,
-    settings: &MoveSettings,
-    plan: &Plan,
-    holder: &str,
-    progress: Arc<dyn Progress>,
-) -> Result<Applied, MoveError> {
-    let lease = Lease::take(sites, holder, settings).await?;
-    let applied = under(&lease, sites, settings, plan, progress).await;
-    lease.release().await;
-    applied
-}
-
-fn mover(
-    lease: &Lease,
-    sites: &Sites,
-    settings: &MoveSettings,
-    progress: Arc<dyn Progress>,
-) -> Mover {
-    Mover {
-        sites: sites.clone(),
-        settings: settings.clone(),
-        term: lease.term,
-        progress,
-        pulse: lease.pulse.clone(),
+impl Job {
+    /// Carries out a plan, and moves that were interrupted before. Stops no move halfway: one that
+    /// can't go on stays as it is, and the others go on. Routers that move tables by themselves agree
+    /// on `places` from then on, the name of what the plan wants.
+    ///
+    /// # Errors
+    /// If another mover is at work, the plan is stale, or the home can't be asked.
+    pub async fn apply(
+        &self,
+        plan: &Plan,
+        places: &str,
+        holder: &str,
+    ) -> Result<Applied, MoveError> {
+        let lease = self.lease(holder).await?;
+        let home = self.sites.home()?;
+        let applied = match home.agree(places, holder, lease.term()).await {
+            Ok(true) => self.apply_under(&lease, plan).await,
+            Ok(false) => Err(MoveError::LeaseLost),
+            Err(error) => Err(MoveError::of(home.name(), error)),
+        };
+        lease.release().await;
+        applied
     }
-}
 
-async fn under(
-    lease: &Lease,
-    sites: &Sites,
-    settings: &MoveSettings,
-    plan: &Plan,
-    progress: Arc<dyn Progress>,
-) -> Result<Applied, MoveError> {
-    let mover = mover(lease, sites, settings, progress);
-    let home = sites.home()?;
-    let mut queue = VecDeque::new();
-    for wanted in records(plan)? {
-        let claimed = home
-            .claim_move(&wanted)
-            .await
-            .map_err(|error| MoveError::of(home.name(), error))?;
-        if (claimed.source, claimed.target) != (wanted.source, wanted.target) {
-            return Err(MoveError::Stale(format!(
-                "{} of feed {} is being moved from {} to {}",
-                claimed.table, claimed.feed, claimed.source, claimed.target
-            )));
+    /// Takes the lease.
+    ///
+    /// # Errors
+    /// [`MoveError::Busy`] if another has it.
+    pub async fn lease(&self, holder: &str) -> Result<Lease, MoveError> {
+        let home = &self.sites.site(self.sites.home)?.instance;
+        Lease::take(home, holder, self.settings.lease).await
+    }
+
+    fn mover(&self, lease: &Lease) -> Mover<'_> {
+        Mover {
+            job: self,
+            term: lease.term(),
+            pulse: lease.pulse(),
         }
-        queue.push_back(claimed);
     }
-    mover.progress.point("claimed");
-    Ok(carry_all(&mover, queue).await)
+
+    /// The same as [`Self::apply`], under a lease that is ours already.
+    ///
+    /// # Errors
+    /// If the plan is stale, or the home can't be asked.
+    pub async fn apply_under(&self, lease: &Lease, plan: &Plan) -> Result<Applied, MoveError> {
+        let home = self.sites.home()?;
+        let mut queue = VecDeque::new();
+        // Moves that were begun come first.
+        for wanted in records(plan)? {
+            let claimed = home
+                .claim_move(&wanted)
+                .await
+                .map_err(|error| MoveError::of(home.name(), error))?;
+            if (claimed.source, claimed.target) != (wanted.source, wanted.target) {
+                return Err(MoveError::Stale(format!(
+                    "{} of feed {} is being moved from {} to {}",
+                    claimed.table, claimed.feed, claimed.source, claimed.target
+                )));
+            }
+            queue.push_back(claimed);
+        }
+        self.progress.point("claimed");
+        Ok(carry_all(&self.mover(lease), queue).await)
+    }
 }
 
 /// As many at a time as the settings say.
-async fn carry_all(mover: &Mover, mut queue: VecDeque<MoveRecord>) -> Applied {
+async fn carry_all(mover: &Mover<'_>, mut queue: VecDeque<MoveRecord>) -> Applied {
     let mut applied = Applied::default();
     let mut busy: BTreeMap<InstanceName, usize> = BTreeMap::new();
     let mut running = FuturesUnordered::new();
     let started = Instant::now();
     let mut moved: u64 = 0;
     loop {
+        if let Err(error) = mover.check() {
+            let why = error.to_string();
+            applied
+                .left
+                .extend(queue.drain(..).map(|record| (record, why.clone())));
+        }
         let rate = mover.settings.bytes_per_second.filter(|rate| *rate > 0);
         let early = rate.map_or(Duration::ZERO, |rate| {
             Duration::from_secs_f64(moved as f64 / rate as f64).saturating_sub(started.elapsed())
@@ -262,7 +217,7 @@ async fn carry_all(mover: &Mover, mut queue: VecDeque<MoveRecord>) -> Applied {
             if queue.is_empty() {
                 return applied;
             }
-            sleep(early.max(Duration::from_millis(10))).await;
+            mover.rest(early.max(Duration::from_millis(10))).await;
             continue;
         }
         let finished = tokio::select! {
@@ -283,17 +238,12 @@ async fn carry_all(mover: &Mover, mut queue: VecDeque<MoveRecord>) -> Applied {
                 applied.done.push(record);
             }
             Ok(MoveOutcome::Aborted) => applied.aborted.push(record),
-            Err(error) => {
-                if matches!(error, MoveError::LeaseLost) {
-                    queue.clear();
-                }
-                applied.left.push((record, error.to_string()));
-            }
+            Err(error) => applied.left.push((record, error.to_string())),
         }
     }
 }
 
-async fn size_now(mover: &Mover, record: &MoveRecord) -> u64 {
+async fn size_now(mover: &Mover<'_>, record: &MoveRecord) -> u64 {
     if mover.settings.bytes_per_second.is_none() {
         return 0;
     }
@@ -319,55 +269,68 @@ pub struct Abort {
     pub left: Vec<(MoveRecord, String)>,
 }
 
-/// Undoes moves that are under way: by itself, or, if a mover is at work, by telling it.
-///
-/// # Errors
-/// If the home can't be asked.
-pub async fn abort(
-    sites: &Sites,
-    settings: &MoveSettings,
-    chosen: &[MoveRecord],
-    holder: &str,
-    progress: Arc<dyn Progress>,
-) -> Result<Abort, MoveError> {
-    let home = sites.home()?;
-    let of_home = |error| MoveError::of(home.name(), error);
-    for record in chosen {
-        home.request_abort(record.id).await.map_err(of_home)?;
-        progress.event(Event {
-            record: record.clone(),
-            what: Happening::Started,
-        });
+impl Job {
+    /// Undoes moves that are under way: by itself, or, if a mover is at work, by telling it. Routers
+    /// make no moves by themselves then, until a map is applied or edited.
+    ///
+    /// # Errors
+    /// If the home can't be asked.
+    pub async fn abort(&self, chosen: &[MoveRecord], holder: &str) -> Result<Abort, MoveError> {
+        let home = self.sites.home()?;
+        let of_home = |error| MoveError::of(home.name(), error);
+        if !chosen.is_empty() {
+            home.agree_on_nothing().await.map_err(of_home)?;
+        }
+        for record in chosen {
+            home.request_abort(record.id).await.map_err(of_home)?;
+            self.progress.event(Event {
+                record: record.clone(),
+                what: Happening::Started,
+            });
+        }
+        let lease = loop {
+            match self.lease(holder).await {
+                Ok(lease) => break lease,
+                Err(MoveError::Busy { .. }) if !self.stop.is_cancelled() => {}
+                Err(error) => return Err(error),
+            }
+            // The mover at work undoes them; if it dies, its lease ends.
+            let open = home.moves(0).await.map_err(of_home)?;
+            if !chosen
+                .iter()
+                .any(|one| open.iter().any(|other| other.id == one.id))
+            {
+                return sorted_out(home, chosen).await;
+            }
+            sleep(self.settings.retry_min).await;
+        };
+        let undone = self.abort_under(&lease, chosen).await;
+        lease.release().await;
+        undone
     }
-    let mut result = Abort::default();
-    let lease = loop {
-        match Lease::take(sites, holder, settings).await {
-            Ok(lease) => break lease,
-            Err(MoveError::Busy { .. }) => {}
-            Err(error) => return Err(error),
-        }
-        // The mover at work undoes them; if it dies, its lease ends.
-        let open = home.moves(0).await.map_err(of_home)?;
-        if !chosen
-            .iter()
-            .any(|one| open.iter().any(|other| other.id == one.id))
-        {
-            return sorted_out(home, chosen).await;
-        }
-        sleep(settings.retry_min).await;
-    };
-    let mover = mover(&lease, sites, settings, progress);
-    let open = home.moves(0).await.map_err(of_home)?;
-    let queue: VecDeque<MoveRecord> = open
-        .into_iter()
-        .filter(|record| chosen.iter().any(|one| one.id == record.id))
-        .collect();
-    let applied = carry_all(&mover, queue).await;
-    lease.release().await;
-    result.aborted = applied.aborted;
-    result.finished = applied.done;
-    result.left = applied.left;
-    Ok(result)
+
+    /// Undoes moves that were asked to be undone, under a lease that is ours already.
+    pub(crate) async fn abort_under(
+        &self,
+        lease: &Lease,
+        chosen: &[MoveRecord],
+    ) -> Result<Abort, MoveError> {
+        let home = self.sites.home()?;
+        let open = home
+            .moves(0)
+            .await
+            .map_err(|error| MoveError::of(home.name(), error))?;
+        let queue: VecDeque<MoveRecord> = open
+            .into_iter()
+            .filter(|record| chosen.iter().any(|one| one.id == record.id))
+            .collect();
+        let applied = carry_all(&self.mover(lease), queue).await;
+        Ok(Abort {
+            aborted: applied.aborted,
+            finished: applied.done,
+            left: applied.left,
+        })
+    }
 }
 
 async fn sorted_out(home: &Instance, chosen: &[MoveRecord]) -> Result<Abort, MoveError> {

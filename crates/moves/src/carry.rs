@@ -1,5 +1,7 @@
 //! Carries out one move: looks, does the next step, looks again.
 
+mod ill;
+
 use std::time::Duration;
 
 use futures::future::try_join;
@@ -12,6 +14,7 @@ use crate::{
     Event, Goal, Happening, MoveError, Step,
     apply::Mover,
     cutover::{Cut, cut_over, own, undo},
+    health::{Ailment, Health},
     lag::Lag,
     next_step,
     settings::Site,
@@ -34,7 +37,7 @@ const RELAX_LATE: Duration = Duration::from_secs(2);
 
 /// One move under way.
 pub(crate) struct Carry<'a> {
-    pub mover: &'a Mover,
+    pub mover: &'a Mover<'a>,
     pub record: MoveRecord,
     of: Move,
     copy_started: Option<Instant>,
@@ -46,6 +49,12 @@ pub(crate) struct Carry<'a> {
     noted_at: Instant,
     abort: bool,
     cuts: u32,
+    health: Health,
+    /// Bytes that were there at the last look.
+    arrived: (u64, Option<u64>),
+    /// What was told last of a copy that does not get on.
+    told: Option<(Ailment, Instant)>,
+    trouble: Option<String>,
 }
 
 /// An error, and whose it is.
@@ -62,7 +71,7 @@ async fn bounded<T>(site: &Instance, work: impl Future<Output = Result<T, DbErro
 }
 
 impl<'a> Carry<'a> {
-    pub fn new(mover: &'a Mover, record: MoveRecord) -> Told<Self> {
+    pub fn new(mover: &'a Mover<'a>, record: MoveRecord) -> Told<Self> {
         let schema = mover.sites.schema(&record.feed)?.clone();
         Ok(Self {
             mover,
@@ -85,6 +94,10 @@ impl<'a> Carry<'a> {
             noted: "",
             noted_at: Instant::now(),
             cuts: 0,
+            health: Health::default(),
+            arrived: (0, None),
+            told: None,
+            trouble: None,
         })
     }
 
@@ -111,6 +124,7 @@ impl<'a> Carry<'a> {
                 }
                 Err(error) => error,
             };
+            self.note_trouble(&error.to_string()).await;
             if !error.is_transient() {
                 self.tell(Happening::GaveUp {
                     why: error.to_string(),
@@ -144,11 +158,12 @@ impl<'a> Carry<'a> {
     }
 
     async fn back_off(&self, tries: u32) {
-        sleep(self.wait_after(tries)).await;
+        self.mover.rest(self.wait_after(tries)).await;
     }
 
     /// With one pair of connections.
     async fn session(&mut self) -> Told<MoveOutcome> {
+        self.mover.check()?;
         let sites = &self.mover.sites;
         let (from, to) = (
             sites.site(self.record.source)?.clone(),
@@ -160,7 +175,7 @@ impl<'a> Carry<'a> {
             Ok(target) => target,
             Err(error) => {
                 // A dead target must not keep the source's writers waiting.
-                self.mover.check()?;
+                self.mover.check_lease()?;
                 bounded(&from.instance, undo(&self.of, &mut source)).await?;
                 return Err(error);
             }
@@ -209,6 +224,7 @@ impl<'a> Carry<'a> {
                 }
                 Step::Wait => {
                     self.copy_started.get_or_insert_with(Instant::now);
+                    self.mind(&at, &from, &to).await?;
                     self.note("copy", None).await?;
                     self.tell(Happening::Copying {
                         rows: at.copied_rows,
@@ -221,6 +237,7 @@ impl<'a> Carry<'a> {
                         self.copy_ms += started.elapsed().as_millis() as u64;
                         self.mover.progress.point("copied");
                     }
+                    self.mind(&at, &from, &to).await?;
                     self.when_close(&seen, &to, &mut source, &mut target)
                         .await?;
                 }
@@ -290,9 +307,9 @@ impl<'a> Carry<'a> {
         let noted = home.note_move(
             self.record.id,
             phase,
-            self.bytes,
-            copy_ms,
+            (self.bytes, copy_ms),
             pause.map(|pause| pause.as_micros() as u64),
+            self.trouble.as_deref(),
         );
         let abort = bounded(home, noted).await?;
         if abort && !self.record.abort_requested {
@@ -399,7 +416,7 @@ impl<'a> Carry<'a> {
                 self.cuts += 1;
                 let again = self.wait_after(self.cuts);
                 self.tell(Happening::NotYet { why, again });
-                sleep(again).await;
+                self.mover.rest(again).await;
             }
         }
         Ok(())

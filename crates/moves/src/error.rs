@@ -25,7 +25,7 @@ pub enum MoveError {
     NoFeed(FeedName),
     /// Another mover is at work.
     #[error(
-        "{holder} carries out moves already: stop it with `pgbraid map pause`; if it was stopped by a signal, its lease ends in {} s",
+        "{holder} carries out moves already, or changes the schema: stop moves with `pgbraid map pause`; if it was killed, its lease ends in {} s",
         .left.as_secs()
     )]
     Busy {
@@ -39,9 +39,18 @@ pub enum MoveError {
         "the home was out of reach for longer than the lease, or another mover has taken over: this one has stopped; run it again"
     )]
     LeaseLost,
+    /// The copy fails again and again.
+    #[error("{0}")]
+    Failing(String),
+    /// Somebody has asked to stop.
+    #[error("stopped before it was done")]
+    Stopped,
     /// The plan is not what is there any more.
     #[error("the plan is stale: {0}; make a new one with `pgbraid map plan`")]
     Stale(String),
+    /// The plan can't be carried out as things are.
+    #[error("the plan can't be carried out: {0}")]
+    Impossible(String),
     /// Something is missing.
     #[error("{0}")]
     Refused(String),

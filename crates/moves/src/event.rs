@@ -48,6 +48,11 @@ pub enum Happening {
         /// What.
         why: String,
     },
+    /// The copy does not get on, or fails: PostgreSQL goes on trying.
+    Failing {
+        /// What is amiss, and what to do.
+        why: String,
+    },
     /// The target owns the table. Writers waited for so long.
     CutOver {
         /// From the fence to the new owner.

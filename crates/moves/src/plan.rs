@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pgbraid_instance::MoveRecord;
-use pgbraid_shardmap::{Drift, Epoch, FeedName, InstanceName, TableId, TableOwner, drift};
+use pgbraid_shardmap::{Drift, Epoch, FeedName, InstanceName, TableId, TableOwner, drift, hash};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{MoveError, preflight::preflight, survey::Survey};
+use crate::{MoveError, MoveSettings, estimate, preflight::preflight, survey::Survey};
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -80,8 +80,11 @@ pub struct Plan {
     pub moves: Vec<PlannedMove>,
     /// By instance, those that have or get tables.
     pub instances: BTreeMap<String, InstanceChange>,
-    /// Bytes a second that moves were measured at; `None`: none were made yet.
+    /// Bytes a second that moves of large tables were measured at; `None`: none were made yet.
     pub measured_rate: Option<u64>,
+    /// Milliseconds that a small table took.
+    #[serde(default)]
+    pub measured_each_ms: Option<u64>,
     /// How long it will take about, with as many moves at once as the settings say.
     pub seconds: u64,
     /// What was found on the way.
@@ -91,11 +94,6 @@ pub struct Plan {
 /// The format of saved plans.
 pub(crate) const VERSION: u32 = 1;
 
-/// Bytes a second that a plan assumes as long as nothing was measured.
-pub(crate) const ASSUMED_RATE: u64 = 32 << 20;
-/// Seconds that a move takes beside its copy: slots, workers, cut-over.
-const SECONDS_EACH: u64 = 2;
-
 /// What the map wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wish {
@@ -103,17 +101,45 @@ pub struct Wish {
     pub fingerprint: String,
     /// Wanted instance of each table, by feed.
     pub placement: BTreeMap<FeedName, Vec<InstanceName>>,
+    /// Bytes that the database of an instance may take, where that is told.
+    pub disk: BTreeMap<InstanceName, u64>,
+}
+
+impl Wish {
+    /// Names the places that are wanted, in 16 digits: equal for files that differ in anything else,
+    /// such as the addresses of instances.
+    pub fn places(&self) -> String {
+        let mut text = String::new();
+        for (feed, placement) in &self.placement {
+            text.push_str(feed.as_str());
+            for instance in placement {
+                text.push(' ');
+                text.push_str(&instance.to_string());
+            }
+            text.push('\n');
+        }
+        format!("{:016x}", hash::bytes(text.as_bytes()))
+    }
+
+    /// Where a table is wanted.
+    pub fn of(&self, feed: &FeedName, table: TableId) -> Option<InstanceName> {
+        self.placement
+            .get(feed)?
+            .get(table.index() as usize)
+            .copied()
+    }
 }
 
 /// Draws up a plan.
-pub fn draw(wish: &Wish, seen: &Survey, at_once: usize) -> Plan {
+pub fn draw(wish: &Wish, seen: &Survey, settings: &MoveSettings) -> Plan {
     let mut plan = Plan {
         version: VERSION,
         cluster: seen.cluster.to_string(),
         map: wish.fingerprint.clone(),
         moves: Vec::new(),
         instances: BTreeMap::new(),
-        measured_rate: seen.rate,
+        measured_rate: seen.pace.bytes_per_second,
+        measured_each_ms: seen.pace.each.map(|each| each.as_millis() as u64),
         seconds: 0,
         findings: Vec::new(),
     };
@@ -134,15 +160,8 @@ pub fn draw(wish: &Wish, seen: &Survey, at_once: usize) -> Plan {
             );
         }
     }
-    let bytes: u64 = plan.moves.iter().map(|one| one.bytes).sum();
-    let rate = seen.rate.unwrap_or(ASSUMED_RATE).max(1);
-    let waves = plan.moves.len().div_ceil(at_once.max(1)) as u64;
-    plan.seconds = if plan.moves.is_empty() {
-        0
-    } else {
-        bytes / rate + waves * SECONDS_EACH
-    };
-    let mut findings = preflight(&plan, seen);
+    plan.seconds = estimate::seconds(&plan.moves, settings, seen.pace);
+    let mut findings = preflight(&plan, seen, &wish.disk);
     plan.findings.append(&mut findings);
     plan.findings.sort_by_key(|finding| finding.level);
     plan
@@ -357,13 +376,16 @@ impl Plan {
     }
 }
 
-/// The claims that a plan asks for.
+/// The claims that a plan asks for, those that were begun first.
 pub(crate) fn records(plan: &Plan) -> Result<Vec<MoveRecord>, MoveError> {
     let bad = |error: pgbraid_shardmap::NameError| {
         MoveError::Refused(format!("the plan is damaged: {error}"))
     };
-    plan.moves
-        .iter()
+    let (begun, others): (Vec<_>, Vec<_>) =
+        (plan.moves.iter()).partition(|one| one.begun.is_some());
+    begun
+        .into_iter()
+        .chain(others)
         .map(|one| {
             Ok(MoveRecord {
                 id: Uuid::new_v4(),
@@ -378,6 +400,8 @@ pub(crate) fn records(plan: &Plan) -> Result<Vec<MoveRecord>, MoveError> {
                 bytes: one.bytes,
                 copy_ms: 0,
                 pause_us: None,
+                took: None,
+                trouble: None,
                 age: std::time::Duration::ZERO,
             })
         })

@@ -16,7 +16,11 @@ const OLDEST: i32 = 140_000;
 const WORKERS: i64 = 2;
 
 /// Checks a plan against what the instances say.
-pub(crate) fn preflight(plan: &Plan, seen: &Survey) -> Vec<PlanFinding> {
+pub(crate) fn preflight(
+    plan: &Plan,
+    seen: &Survey,
+    disk: &BTreeMap<InstanceName, u64>,
+) -> Vec<PlanFinding> {
     let mut check = Check {
         plan,
         seen,
@@ -45,10 +49,40 @@ pub(crate) fn preflight(plan: &Plan, seen: &Survey) -> Vec<PlanFinding> {
         }
         if into > 0 {
             check.target(*name, facts, into);
+            if let Some(disk) = disk.get(name) {
+                let comes = plan
+                    .instances
+                    .get(&text)
+                    .map_or(0, |change| change.bytes_in);
+                let there = facts.facts.database_bytes;
+                check.findings.extend(room(*name, *disk, there, comes));
+            }
         }
     }
     check.pairs();
     check.findings
+}
+
+/// Whether what comes has room beside what is there: what moved away is there until it is cleaned.
+fn room(name: InstanceName, disk: u64, there: u64, comes: u64) -> Option<PlanFinding> {
+    let then = there.saturating_add(comes);
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    let level = match then {
+        then if then > disk => Level::Error,
+        then if then > disk / 10 * 9 => Level::Warning,
+        _ => return None,
+    };
+    Some(PlanFinding {
+        level,
+        instance: Some(name.to_string()),
+        message: format!(
+            "its database has {} MiB and {} MiB come, of {} MiB that it may take: make room with \
+             `pgbraid map clean`, or raise `disk` in the shard map",
+            mib(there),
+            mib(comes),
+            mib(disk)
+        ),
+    })
 }
 
 struct Check<'a> {
@@ -256,5 +290,28 @@ impl Check<'_> {
                 );
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_that_fills_a_disk_is_refused_and_one_that_nearly_does_is_warned_of() {
+        let level = |there: u64, comes: u64| {
+            let found = room(InstanceName::new(1), 100 << 20, there << 20, comes << 20);
+            found.map(|found| found.level)
+        };
+        assert_eq!(level(50, 40), None);
+        assert_eq!(level(50, 45), Some(Level::Warning));
+        assert_eq!(level(95, 0), Some(Level::Warning));
+        assert_eq!(level(50, 51), Some(Level::Error));
+        let text = room(InstanceName::new(1), 1 << 20, 1 << 20, 3).map(|found| found.message);
+        let text = text.unwrap_or_default();
+        assert!(
+            text.contains("has 1 MiB and 1 MiB come, of 1 MiB"),
+            "{text}"
+        );
     }
 }

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use futures::future::{join_all, try_join, try_join3};
 use pgbraid_instance::{
-    ColumnShape, DbError, Leftover, MoveFacts, MoveOutcome, MoveRecord, OwnedTable, TableSize,
+    ColumnShape, DbError, Leftover, MoveFacts, MoveRecord, OwnedTable, TableSize,
 };
 use pgbraid_shardmap::{FeedName, InstanceName, TableId, TableOwner, resolve};
 use uuid::Uuid;
 
 use crate::{
     MoveError,
+    estimate::Pace,
     settings::{Site, Sites},
 };
 
@@ -23,8 +24,8 @@ pub struct Survey {
     pub owners: BTreeMap<FeedName, Vec<TableOwner>>,
     /// Moves under way.
     pub open: Vec<MoveRecord>,
-    /// Bytes a second of the moves that were done, if any were.
-    pub rate: Option<u64>,
+    /// How fast the moves were that have ended.
+    pub pace: Pace,
     pub(crate) by_instance: BTreeMap<InstanceName, Facts>,
     /// Tables that the home gives to each instance, whether the map has it or not.
     pub claims: Vec<(String, i64)>,
@@ -81,7 +82,7 @@ pub async fn survey(sites: &Sites, tables: &BTreeMap<FeedName, u32>) -> Result<S
     let mut seen = Survey {
         cluster,
         open,
-        rate: rate(&ended),
+        pace: Pace::of(&ended),
         claims: home.claims().await.map_err(of_home)?,
         ..Survey::default()
     };
@@ -160,15 +161,4 @@ async fn ask(
         all.leftovers.insert(feed.clone(), leftovers);
     }
     Ok((owned, stored, all))
-}
-
-/// Bytes a second over the moves that were done, where they were large enough to tell.
-fn rate(ended: &[MoveRecord]) -> Option<u64> {
-    let done = ended
-        .iter()
-        .filter(|record| record.outcome == Some(MoveOutcome::Done) && record.copy_ms > 0);
-    let (bytes, ms) = done.fold((0_u64, 0_u64), |(bytes, ms), record| {
-        (bytes + record.bytes, ms + record.copy_ms)
-    });
-    (ms > 0 && bytes > 1 << 20).then(|| bytes.saturating_mul(1000) / ms)
 }

@@ -8,6 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 
 use crate::at::At;
+use crate::units::Size;
 
 /// Which instances there are, and where each table of each feed should live. The file is a wish:
 /// which instance owns a table is kept in the instances.
@@ -44,6 +45,9 @@ pub(crate) struct RawInstance {
     pub weight: Option<At<i64>>,
     /// The database, where it is not `postgres.dbname` of pgbraid.toml.
     pub dbname: Option<At<String>>,
+    /// The room that the database may take: a plan that would fill more is refused. Default: not
+    /// looked at, as PostgreSQL does not tell how much is free.
+    pub disk: Option<At<Size>>,
 }
 
 /// The tables of one feed.

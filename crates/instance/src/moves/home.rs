@@ -6,6 +6,7 @@ use pgbraid_shardmap::{Epoch, FeedName, InstanceName, TableId};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
+use super::agreed::{self, Agreed, agreed};
 use crate::{DbError, DbErrorKind, Instance};
 
 /// Whether a mover got the lease.
@@ -29,6 +30,8 @@ pub struct MoverState {
     pub holder: Option<String>,
     /// No table is copied or cut over until somebody resumes.
     pub paused: bool,
+    /// What routers carry out by themselves, if anything.
+    pub agreed: Option<Agreed>,
 }
 
 /// How a move ended.
@@ -61,11 +64,24 @@ pub struct MoveRecord {
     /// How long writers waited at the cut-over.
     pub pause_us: Option<u64>,
     pub age: Duration,
+    /// From when a mover first worked on it to its end.
+    pub took: Option<Duration>,
+    /// Why it does not get on, while it does not.
+    pub trouble: Option<String>,
+}
+
+fn mover_state(row: &Row) -> MoverState {
+    MoverState {
+        holder: row.get(0),
+        paused: row.get(1),
+        agreed: agreed(row, 2),
+    }
 }
 
 const COLUMNS: &str = "id::text, feed, tbl, source, target, epoch, abort_requested, outcome, \
      phase, bytes, copy_ms, pause_us, \
-     (extract(epoch from clock_timestamp() - claimed_at) * 1000)::int8";
+     (extract(epoch from clock_timestamp() - claimed_at) * 1000)::int8, \
+     (extract(epoch from ended_at - started_at) * 1000)::int8, trouble";
 
 impl Instance {
     /// In the home: takes the lease of movers, if nobody has it or its time is over.
@@ -114,20 +130,18 @@ impl Instance {
         lease: Duration,
     ) -> Result<Option<MoverState>, DbError> {
         let mut session = self.reader().await?;
+        let sql = format!(
+            "update pgbraid.mover set \
+             lease_until = clock_timestamp() + $2::int8 * interval '1 ms' \
+             where term = $1 and holder is not null returning holder, paused, {}",
+            agreed::COLUMNS
+        );
         let row = session
             .client
-            .query_opt(
-                "update pgbraid.mover set \
-                 lease_until = clock_timestamp() + $2::int8 * interval '1 ms' \
-                 where term = $1 and holder is not null returning holder, paused",
-                &[&term, &(lease.as_millis() as i64)],
-            )
+            .query_opt(&sql, &[&term, &(lease.as_millis() as i64)])
             .await?;
         session.done();
-        Ok(row.map(|row| MoverState {
-            holder: row.get(0),
-            paused: row.get(1),
-        }))
+        Ok(row.as_ref().map(mover_state))
     }
 
     /// In the home: gives the lease back.
@@ -153,19 +167,14 @@ impl Instance {
     /// If the home can't be asked.
     pub async fn mover(&self) -> Result<MoverState, DbError> {
         let mut session = self.reader().await?;
-        let row = session
-            .client
-            .query_one(
-                "select case when lease_until >= clock_timestamp() then holder end, paused \
-                 from pgbraid.mover",
-                &[],
-            )
-            .await?;
+        let sql = format!(
+            "select case when lease_until >= clock_timestamp() then holder end, paused, {} \
+             from pgbraid.mover",
+            agreed::COLUMNS
+        );
+        let row = session.client.query_one(&sql, &[]).await?;
         session.done();
-        Ok(MoverState {
-            holder: row.get(0),
-            paused: row.get(1),
-        })
+        Ok(mover_state(&row))
     }
 
     /// In the home: pauses movers, or lets them go on.
@@ -225,7 +234,22 @@ impl Instance {
             copy_ms: count(10),
             pause_us: row.get::<_, Option<i64>>(11).map(|us| us.max(0) as u64),
             age: Duration::from_millis(count(12)),
+            took: (row.get::<_, Option<i64>>(13)).map(|ms| Duration::from_millis(ms.max(0) as u64)),
+            trouble: row.get(14),
         })
+    }
+
+    /// In the home: the moves under way, each in some words. Also of a schema before the last one.
+    ///
+    /// # Errors
+    /// If the home can't be asked.
+    pub async fn open_moves(&self) -> Result<Vec<String>, DbError> {
+        let mut session = self.reader().await?;
+        let sql = "select format('%s/tbl%s from %s to %s', feed, tbl, source, target) \
+                   from pgbraid.move where outcome is null order by claimed_at, feed, tbl";
+        let rows = session.client.query(sql, &[]).await?;
+        session.done();
+        Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
     /// In the home: claims the move of a table. Returns the move of that table that is under way,
@@ -288,16 +312,17 @@ impl Instance {
         &self,
         id: Uuid,
         phase: &str,
-        bytes: u64,
-        copy_ms: u64,
+        (bytes, copy_ms): (u64, u64),
         pause_us: Option<u64>,
+        trouble: Option<&str>,
     ) -> Result<bool, DbError> {
         let mut session = self.reader().await?;
         let row = session
             .client
             .query_opt(
                 "update pgbraid.move set phase = $2, bytes = greatest(bytes, $3), \
-                 copy_ms = greatest(copy_ms, $4), pause_us = coalesce($5, pause_us) \
+                 copy_ms = greatest(copy_ms, $4), pause_us = coalesce($5, pause_us), \
+                 trouble = $6, started_at = coalesce(started_at, clock_timestamp()) \
                  where id = $1::text::uuid returning abort_requested",
                 &[
                     &id.to_string(),
@@ -305,6 +330,7 @@ impl Instance {
                     &(bytes as i64),
                     &(copy_ms as i64),
                     &pause_us.map(|us| us as i64),
+                    &trouble,
                 ],
             )
             .await?;
@@ -330,7 +356,7 @@ impl Instance {
         session
             .client
             .execute(
-                "with ended as (update pgbraid.move set outcome = $2, phase = $2, \
+                "with ended as (update pgbraid.move set outcome = $2, phase = $2, trouble = null, \
                  ended_at = clock_timestamp() where id = $1::text::uuid and outcome is null) \
                  insert into pgbraid.claim (feed, tbl, instance) values ($3, $4, $5) \
                  on conflict (feed, tbl) do update set instance = excluded.instance, \

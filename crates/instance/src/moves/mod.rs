@@ -3,6 +3,7 @@
 //! Each statement that changes who owns a table names the state it starts from, the move, and the
 //! term of its mover: a mover that is out of date changes nothing.
 
+mod agreed;
 mod clean;
 mod facts;
 mod fence;
@@ -24,11 +25,12 @@ use crate::{
     sql::{leaf, qualified},
 };
 
+pub use agreed::Agreed;
 pub use clean::Leftover;
 pub use facts::{ColumnShape, MoveFacts, TableSize};
 pub use home::{MoveOutcome, MoveRecord, MoverState, TakenTerm};
 pub use source::{Fenced, SourceSeen, SourceSide};
-pub use target::{TargetSeen, TargetSide};
+pub use target::{TargetSeen, TargetSide, Workers};
 pub use verify::{Contents, FrozenTable};
 
 /// A move, and the term of the mover that carries it out.

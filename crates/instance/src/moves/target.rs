@@ -38,7 +38,20 @@ pub struct TargetSeen {
     pub copied_bytes: Option<u64>,
     /// Bytes of the partition.
     pub bytes: u64,
-    /// Errors of the subscription's workers so far.
+    /// Who copies and applies.
+    pub workers: Workers,
+}
+
+/// The workers of a subscription.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Workers {
+    /// The subscription is enabled.
+    pub enabled: bool,
+    /// One applies changes.
+    pub applying: bool,
+    /// One copies the table, or none has to.
+    pub copying: bool,
+    /// Their errors so far; before PostgreSQL 15 nobody counts them.
     pub errors: u64,
 }
 
@@ -83,7 +96,13 @@ impl TargetSide {
                      coalesce(r.srsubstate = 'r', false), \
                      coalesce(o.move_timeline = {TIMELINE}, \
                      true), p.tuples_processed, p.bytes_processed, \
-                     coalesce(pg_total_relation_size(t.leaf), 0), coalesce({}, 0)::int8 \
+                     coalesce(pg_total_relation_size(t.leaf), 0), coalesce({}, 0)::int8, \
+                     coalesce(s.subenabled, false), \
+                     exists (select from pg_stat_subscription w where w.subid = s.oid \
+                     and w.relid is null and w.pid is not null), \
+                     coalesce(r.srsubstate in ('f', 's', 'r'), false) or \
+                     exists (select from pg_stat_subscription w where w.subid = s.oid \
+                     and w.relid = t.leaf and w.pid is not null) \
                      from (select to_regclass($5) as leaf) as t \
                      left join pgbraid.ownership o on o.feed = $1 and o.tbl = $2 \
                      left join pg_subscription s on s.subname = $4::text and s.subdbid = \
@@ -118,7 +137,12 @@ impl TargetSide {
             copied_rows: count(10),
             copied_bytes: count(11),
             bytes: count(12).unwrap_or(0),
-            errors: count(13).unwrap_or(0),
+            workers: Workers {
+                errors: count(13).unwrap_or(0),
+                enabled: row.get(14),
+                applying: row.get(15),
+                copying: row.get(16),
+            },
         })
     }
 

@@ -15,6 +15,7 @@ fn wish(placement: &[u8]) -> Wish {
     Wish {
         fingerprint: "0123456789abcdef".into(),
         placement: BTreeMap::from([(feed(), placement)]),
+        disk: BTreeMap::new(),
     }
 }
 
@@ -46,6 +47,8 @@ fn begun(table: u32, source: u8, target: u8) -> MoveRecord {
         bytes: 0,
         copy_ms: 0,
         pause_us: None,
+        took: None,
+        trouble: None,
         age: std::time::Duration::ZERO,
     }
 }
@@ -57,7 +60,7 @@ proptest! {
         tables in proptest::collection::vec((0..6_u8, 0..6_u8), 1..64),
     ) {
         let (mut owned, wanted): (Vec<u8>, Vec<u8>) = tables.into_iter().unzip();
-        let plan = draw(&wish(&wanted), &survey(&owned), 4);
+        let plan = draw(&wish(&wanted), &survey(&owned), &MoveSettings::default());
         prop_assert!(plan.is_possible());
         for one in &plan.moves {
             let owner = &mut owned[one.table as usize];
@@ -66,7 +69,7 @@ proptest! {
             *owner = one.to[2..].parse().unwrap();
         }
         prop_assert_eq!(&owned, &wanted);
-        let again = draw(&wish(&wanted), &survey(&owned), 4);
+        let again = draw(&wish(&wanted), &survey(&owned), &MoveSettings::default());
         prop_assert!(again.moves.is_empty() && again.seconds == 0);
         let total = |after: bool| -> u32 {
             let tables = plan.instances.values().map(|change| change.tables);
@@ -79,7 +82,7 @@ proptest! {
 #[test]
 fn a_saved_plan_is_the_same_and_knows_when_it_is_stale() {
     let seen = survey(&[0, 0, 1]);
-    let plan = draw(&wish(&[0, 2, 2]), &seen, 4);
+    let plan = draw(&wish(&[0, 2, 2]), &seen, &MoveSettings::default());
     let saved = Plan::parse(&serde_json::to_string(&plan).unwrap()).unwrap();
     assert_eq!(saved, plan);
     assert!(saved.check_against(&plan, &seen).is_ok());
@@ -90,12 +93,12 @@ fn a_saved_plan_is_the_same_and_knows_when_it_is_stale() {
         instance: db(2),
         epoch: Epoch(2),
     };
-    let now = draw(&wish(&[0, 2, 2]), &later, 4);
+    let now = draw(&wish(&[0, 2, 2]), &later, &MoveSettings::default());
     assert_eq!(now.moves.len(), 1);
     assert!(saved.check_against(&now, &later).is_ok());
 
     let stale = |wish: Wish, seen: &Survey, part: &str| {
-        let now = draw(&wish, seen, 4);
+        let now = draw(&wish, seen, &MoveSettings::default());
         let error = saved.check_against(&now, seen).unwrap_err().to_string();
         assert!(error.contains(part), "{error}");
     };
@@ -125,11 +128,11 @@ fn a_saved_plan_is_the_same_and_knows_when_it_is_stale() {
 fn a_move_under_way_is_gone_on_with_or_refused() {
     let mut seen = survey(&[0, 0]);
     seen.open = vec![begun(1, 0, 2)];
-    let plan = draw(&wish(&[0, 2]), &seen, 4);
+    let plan = draw(&wish(&[0, 2]), &seen, &MoveSettings::default());
     assert_eq!(plan.moves[0].begun.as_deref(), Some("copy"));
     assert!(plan.is_possible());
     // The wish has changed meanwhile.
-    let plan = draw(&wish(&[0, 1]), &seen, 4);
+    let plan = draw(&wish(&[0, 1]), &seen, &MoveSettings::default());
     assert!(!plan.is_possible());
     assert!(
         plan.findings[0]
@@ -141,7 +144,7 @@ fn a_move_under_way_is_gone_on_with_or_refused() {
         instance: db(2),
         epoch: Epoch(2),
     };
-    let plan = draw(&wish(&[0, 2]), &seen, 4);
+    let plan = draw(&wish(&[0, 2]), &seen, &MoveSettings::default());
     assert_eq!((plan.moves.len(), plan.moves[0].from.as_str()), (1, "db0"));
 }
 
@@ -150,7 +153,7 @@ fn double_ownership_and_tables_without_owner_are_said() {
     let mut seen = survey(&[0, 0]);
     *seen.owners.get_mut(&feed()).unwrap() =
         vec![TableOwner::Conflict(vec![db(0), db(1)]), TableOwner::Away];
-    let plan = draw(&wish(&[0, 1]), &seen, 4);
+    let plan = draw(&wish(&[0, 1]), &seen, &MoveSettings::default());
     assert!(plan.moves.is_empty() && !plan.is_possible());
     let text = format!("{:?}", plan.findings);
     assert!(

@@ -1,6 +1,7 @@
 //! A model of source, target and home under the guards of the SQL, with movers that are killed or
 //! stopped anywhere, and routers that come to the rescue.
 
+use pgbraid_instance::Workers;
 use proptest::prelude::*;
 
 use super::*;
@@ -54,7 +55,7 @@ impl World {
                 copied_rows: None,
                 copied_bytes: None,
                 bytes: 0,
-                errors: 0,
+                workers: Workers::default(),
             },
             fenced: false,
             target_fenced: false,

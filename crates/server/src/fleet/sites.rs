@@ -37,10 +37,18 @@ impl Fleet {
 
     /// What the map wants.
     pub fn wish(&self) -> Wish {
+        Self::wish_of(&self.map)
+    }
+
+    /// What a map wants.
+    pub(crate) fn wish_of(map: &ShardMap) -> Wish {
         let placement = |feed: &pgbraid_config::FeedMap| feed.placement.clone();
         Wish {
-            fingerprint: self.map.fingerprint.clone(),
-            placement: (self.map.feeds.iter())
+            fingerprint: map.fingerprint.clone(),
+            disk: (map.instances.iter())
+                .filter_map(|(name, spec)| Some((*name, spec.disk?)))
+                .collect(),
+            placement: (map.feeds.iter())
                 .map(|(name, feed)| (name.clone(), placement(feed)))
                 .collect(),
         }

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use pgbraid_instance::MoveRecord;
-use pgbraid_moves::abort;
+use pgbraid_moves::Job;
 use serde_json::json;
 
 use super::{
     chosen, holder, moves, open,
     progress::{Halt, Screen},
-    refused, table_name,
+    refused, stop_on_signals, table_name,
 };
 use crate::failure::{Failure, Result};
 use crate::output;
@@ -39,8 +39,13 @@ pub async fn run(args: Args) -> Result<()> {
     #[cfg(not(debug_assertions))]
     let halt = Halt::of(None, None);
     let screen = Arc::new(Screen::new(chosen.len(), 0, halt));
-    let settings = fleet.move_settings();
-    let done = abort(&sites, &settings, &chosen, &holder(), screen.clone()).await;
+    let job = Job {
+        sites,
+        settings: fleet.move_settings(),
+        progress: screen.clone(),
+        stop: stop_on_signals()?,
+    };
+    let done = job.abort(&chosen, &holder()).await;
     screen.end();
     let done = done.map_err(refused)?;
     if args.json {

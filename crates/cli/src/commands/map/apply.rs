@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use pgbraid_instance::MoveRecord;
-use pgbraid_moves::{Applied, MoveError, Plan, apply};
+use pgbraid_moves::{Applied, Job, MoveError, Plan};
 use serde_json::{Value, json};
 
 use super::{
     holder, open, plan,
     progress::{Halt, Screen},
-    refused, table_name,
+    refused, stop_on_signals, table_name,
 };
 use crate::failure::{Failure, OrFail, Result};
 use crate::output;
@@ -41,7 +41,7 @@ pub struct Args {
 pub async fn run(args: Args) -> Result<()> {
     let (fleet, sites) = open(&args.config).await?;
     let (now, seen) = plan::make(&fleet, &sites).await?;
-    let mut wanted = match &args.plan {
+    let wanted = match &args.plan {
         None => now,
         Some(path) => {
             let text = std::fs::read_to_string(path)
@@ -64,8 +64,6 @@ pub async fn run(args: Args) -> Result<()> {
         return Err(Failure::new("the plan can't be carried out")
             .hint("see the errors above; `pgbraid map plan` shows them again"));
     }
-    // Moves that were begun come first.
-    wanted.moves.sort_by_key(|one| one.begun.is_none());
     let mut settings = fleet.move_settings();
     if let Some(at_once) = args.at_once {
         settings.at_once = at_once.max(1);
@@ -75,7 +73,13 @@ pub async fn run(args: Args) -> Result<()> {
     #[cfg(not(debug_assertions))]
     let halt = Halt::of(None, None);
     let screen = Arc::new(Screen::new(wanted.moves.len(), wanted.bytes(), halt));
-    let applied = apply(&sites, &settings, &wanted, &holder(), screen.clone()).await;
+    let job = Job {
+        sites,
+        settings,
+        progress: screen.clone(),
+        stop: stop_on_signals()?,
+    };
+    let applied = job.apply(&wanted, &fleet.wish().places(), &holder()).await;
     screen.end();
     let applied = applied.map_err(busy)?;
     if args.json {

@@ -9,12 +9,17 @@ mod show;
 mod status;
 mod verify;
 
+use std::process;
+
 use clap::Subcommand;
 use pgbraid_instance::MoveRecord;
-use pgbraid_moves::{MoveError, Sites};
+use pgbraid_moves::{MoveError, Sites, Stop};
 use pgbraid_server::fleet::Fleet;
 
+pub use self::plan::fold;
 use crate::failure::{Failure, Result};
+use crate::output;
+use crate::stop::StopSignals;
 
 #[derive(Subcommand, Debug)]
 pub enum Command {
@@ -87,7 +92,7 @@ async fn moves(sites: &Sites, ended: i64) -> Result<Vec<MoveRecord>> {
 
 /// An instance that has no tables for moves yet.
 fn old_schema(error: pgbraid_instance::DbError) -> Failure {
-    let missing = error.sqlstate.as_deref() == Some("42P01");
+    let missing = matches!(error.sqlstate.as_deref(), Some("42P01" | "42703"));
     let failure = Failure::from(error);
     match missing {
         true => failure.hint("bring the instances up to date with `pgbraid migrate`"),
@@ -101,13 +106,23 @@ fn refused(error: MoveError) -> Failure {
 
 /// Who this is, for whoever meets our lease.
 fn holder() -> String {
-    let host = nix::unistd::gethostname().ok();
-    let host = host.and_then(|host| host.into_string().ok());
-    format!(
-        "pgbraid map on {}, process {}",
-        host.as_deref().unwrap_or("an unknown host"),
-        std::process::id()
-    )
+    pgbraid_moves::holder("pgbraid map")
+}
+
+/// Stops moves at the first SIGINT or SIGTERM, so that the lease is given back; at the second the
+/// process ends.
+fn stop_on_signals() -> Result<Stop> {
+    let mut signals = StopSignals::listen()?;
+    let stop = Stop::new();
+    let asked = stop.clone();
+    tokio::spawn(async move {
+        signals.next().await;
+        output::note("stopping after the steps that are under way; once more stops at once");
+        asked.cancel();
+        signals.next().await;
+        process::exit(1)
+    });
+    Ok(stop)
 }
 
 /// Both files, and the instances that they name.

@@ -59,14 +59,14 @@ pub async fn run(args: Args) -> Result<()> {
 pub async fn make(fleet: &Fleet, sites: &Sites) -> Result<(Plan, Survey)> {
     let seen = survey(sites, &fleet.tables()).await.map_err(|error| {
         let missing = matches!(&error, pgbraid_moves::MoveError::Instance { source, .. }
-            if source.sqlstate.as_deref() == Some("42P01"));
+            if matches!(source.sqlstate.as_deref(), Some("42P01" | "42703")));
         let failure = refused(error);
         match missing {
             true => failure.hint("bring the instances up to date with `pgbraid migrate`"),
             false => failure,
         }
     })?;
-    let plan = draw(&fleet.wish(), &seen, fleet.move_settings().at_once);
+    let plan = draw(&fleet.wish(), &seen, &fleet.move_settings());
     Ok((plan, seen))
 }
 
@@ -77,9 +77,14 @@ pub fn text(plan: &Plan) -> Vec<String> {
     if count == 0 {
         lines.push(format!("every table is where map {} wants it", plan.map));
     } else {
-        let rate = match plan.measured_rate {
-            Some(rate) => format!("measured: {}/s", output::bytes(rate)),
-            None => "nothing measured yet".to_owned(),
+        let rate = plan.measured_rate;
+        let rate = rate.map(|rate| format!("{}/s", output::bytes(rate)));
+        let each = plan.measured_each_ms;
+        let each = each.map(|ms| format!("{:.1} s a table", ms as f64 / 1000.0));
+        let measured: Vec<String> = rate.into_iter().chain(each).collect();
+        let rate = match measured.is_empty() {
+            true => "nothing measured yet".to_owned(),
+            false => format!("measured: {}", measured.join(", ")),
         };
         let text = format!(
             "map {}: {count} {} to move, {}, about {} ({rate})",
@@ -167,7 +172,7 @@ fn groups(plan: &Plan) -> Vec<String> {
 }
 
 /// Breaks a text at blanks; what follows is set in.
-fn fold(text: &str, width: usize) -> Vec<String> {
+pub fn fold(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = vec![String::new()];
     for word in text.split(' ') {
         let full = lines

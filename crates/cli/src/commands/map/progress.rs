@@ -161,7 +161,9 @@ impl Progress for Screen {
                 "{name}: cut-over put off, {why}; again in {:.1} s",
                 again.as_secs_f64()
             )),
-            Happening::Trouble { why } => self.line(&format!("{name}: {why}")),
+            Happening::Trouble { why } | Happening::Failing { why } => {
+                self.line(&format!("{name}: {why}"))
+            }
             Happening::CutOver { pause } => {
                 state.bytes.insert(record.id, record.bytes);
                 let ms = |time: Duration| output::short_ms(time.as_secs_f64() * 1000.0);

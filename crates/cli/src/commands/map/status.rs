@@ -3,6 +3,7 @@
 use pgbraid_instance::{MoveOutcome, MoveRecord, MoverState};
 use serde_json::{Value, json};
 
+use super::plan::fold;
 use super::{moves, old_schema, open, table_name};
 use crate::failure::Result;
 use crate::output;
@@ -52,6 +53,15 @@ pub async fn run(args: Args) -> Result<()> {
     if mover.paused {
         output::line("moves are paused")?;
     }
+    if let Some(agreed) = &mover.agreed {
+        let text = format!(
+            "routers with moves.auto keep to places {}, put into force by {} at {}",
+            agreed.placement, agreed.by, agreed.since
+        );
+        fold(&text, 80)
+            .iter()
+            .try_for_each(|line| output::line(line))?;
+    }
     if all.is_empty() {
         return Ok(());
     }
@@ -73,7 +83,20 @@ pub async fn run(args: Args) -> Result<()> {
         ]);
     }
     output::line("")?;
-    table.lines().iter().try_for_each(|line| output::line(line))
+    table
+        .lines()
+        .iter()
+        .try_for_each(|line| output::line(line))?;
+    for record in &all {
+        if let Some(trouble) = &record.trouble {
+            let text = format!("{}: {trouble}", table_name(record));
+            output::line("")?;
+            fold(&text, 80)
+                .iter()
+                .try_for_each(|line| output::line(line))?;
+        }
+    }
+    Ok(())
 }
 
 fn as_json(all: &[MoveRecord], mover: &MoverState) -> Value {
@@ -90,8 +113,13 @@ fn as_json(all: &[MoveRecord], mover: &MoverState) -> Value {
                 }),
                 "abort_requested": record.abort_requested, "bytes": record.bytes,
                 "copy_ms": record.copy_ms, "pause_us": record.pause_us,
+                "took_ms": record.took.map(|took| took.as_millis() as u64),
+                "trouble": record.trouble,
             })
         })
         .collect();
-    json!({"mover": mover.holder, "paused": mover.paused, "moves": moves})
+    let agreed = mover.agreed.as_ref();
+    let agreed = agreed
+        .map(|agreed| json!({"places": agreed.placement, "by": agreed.by, "since": agreed.since}));
+    json!({"mover": mover.holder, "paused": mover.paused, "agreed": agreed, "moves": moves})
 }
