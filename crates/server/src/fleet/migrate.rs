@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use pgbraid_instance::{ChangeFeed, RuleChange, SchemaFile, TableToMake};
+use pgbraid_moves::Lease;
 use pgbraid_shardmap::{FeedName, InstanceName, TableId, TableOwner, resolve};
 use serde::Serialize;
 use uuid::Uuid;
@@ -49,7 +50,7 @@ impl Fleet {
     /// Brings every instance up to date. The home goes first: it has the cluster's id.
     ///
     /// # Errors
-    /// If an instance can't be reached or a step fails; the others are brought up to date all the
+    /// If tables are being moved, an instance can't be reached, or a step fails; the others are brought up to date all the
     /// same, and a second run goes on where this one stopped.
     pub async fn migrate(
         &self,
@@ -69,21 +70,39 @@ impl Fleet {
                 sql: file.sql,
             })
             .collect();
+        let lease = self.keep_movers_out(&files).await?;
+        let done = self.migrate_alone(&files, lease.as_ref(), progress).await;
+        if let Some(lease) = lease {
+            lease.release().await;
+        }
+        done
+    }
+
+    /// The same, while nobody moves tables.
+    async fn migrate_alone(
+        &self,
+        files: &[SchemaFile],
+        lease: Option<&Lease>,
+        progress: &(dyn Fn(MigrateEvent) + Sync),
+    ) -> Result<MigrateSummary, FleetError> {
         let home = &self.instances[&self.map.home];
-        let found = home
-            .cluster_identity()
-            .await
-            .map_err(|error| FleetError::of(home.name(), error))?;
+        let of_home = |error| FleetError::of(home.name(), error);
+        let found = home.cluster_identity().await.map_err(of_home)?;
         let cluster = match found {
             Some(found) => found.cluster_id,
             None => self.known_cluster().await?.unwrap_or_else(Uuid::new_v4),
         };
         let mut applied = self
-            .migrate_one(home.name(), cluster, &files, progress)
+            .migrate_one(home.name(), cluster, files, progress)
             .await?;
+        if let Some(lease) = lease {
+            lease
+                .check()
+                .map_err(|error| FleetError::Moves(error.to_string()))?;
+        }
         let others = self.instances.keys().filter(|name| **name != self.map.home);
         let results =
-            join_all(others.map(|name| self.migrate_one(*name, cluster, &files, progress))).await;
+            join_all(others.map(|name| self.migrate_one(*name, cluster, files, progress))).await;
         let mut errors = Vec::new();
         for result in results {
             match result {
@@ -95,6 +114,10 @@ impl Fleet {
         let tables_made = self.make_tables(progress).await?;
         self.set_changes().await?;
         self.copy_rules().await?;
+        if applied > 0 {
+            // Routers read the feeds' columns anew.
+            home.tell_routers().await.map_err(of_home)?;
+        }
         Ok(MigrateSummary {
             cluster_id: cluster.to_string(),
             instances: self.instances.len(),

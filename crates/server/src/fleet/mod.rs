@@ -2,6 +2,7 @@
 
 mod check;
 mod migrate;
+mod no_moves;
 mod sites;
 mod tables;
 
@@ -32,6 +33,9 @@ pub enum FleetError {
         /// What.
         source: DbError,
     },
+    /// Tables are being moved.
+    #[error("{0}")]
+    Moves(String),
     /// Several instances.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Several(Vec<FleetError>),
