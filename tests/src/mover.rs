@@ -204,6 +204,11 @@ impl Cluster {
 
     /// Writes a map of all instances in which each table is pinned.
     pub fn pin(&self, feed: &str, owners: &[usize]) {
+        self.write_map(&self.pinned(feed, owners));
+    }
+
+    /// The text of such a map.
+    pub fn pinned(&self, feed: &str, owners: &[usize]) -> String {
         let mut pins: BTreeMap<usize, Vec<String>> = BTreeMap::new();
         for (table, owner) in owners.iter().enumerate() {
             pins.entry(*owner).or_default().push(table.to_string());
@@ -214,7 +219,7 @@ impl Cluster {
             .collect();
         let feeds = [(feed.to_owned(), owners.len() as u32)];
         let map = self.map(self.instances(), &feeds);
-        self.write_map(&format!("{map}[feeds.{feed}.pins]\n{pins}"));
+        format!("{map}[feeds.{feed}.pins]\n{pins}")
     }
 
     /// A superuser's connection.

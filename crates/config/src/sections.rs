@@ -201,6 +201,8 @@ pub struct GroupConfig {
 /// How tables are moved between instances.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MovesConfig {
+    /// The router carries out the map by itself.
+    pub auto: bool,
     /// The role that makes subscriptions, where it is not `postgres.user`.
     pub user: Option<String>,
     /// The file of its password; read it with [`MovesConfig::password`].

@@ -351,7 +351,7 @@ impl Topology {
         (elsewhere, unowned)
     }
 
-    fn amiss(&self) -> bool {
+    pub(crate) fn amiss(&self) -> bool {
         let settled = |owner: &TableOwner| matches!(owner, TableOwner::One { .. });
         !self.unreachable.is_empty()
             || self

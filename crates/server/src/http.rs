@@ -87,6 +87,14 @@ async fn page(State(http): State<Http>) -> Html<String> {
             escape(&state.map_error)
         );
     }
+    if let Some(moves) = state.auto_moves.as_ref() {
+        let (class, text) = match (moves.waiting.as_str(), moves.mover.as_str()) {
+            ("", "") => ("", "no table has to be moved".to_owned()),
+            ("", mover) => ("", format!("{mover} moves tables")),
+            (waiting, _) => ("bad", format!("tables are not moved: {waiting}")),
+        };
+        let _ = write!(html, "<p class={class}>{}</p>", escape(&text));
+    }
     html.push_str("<h2>Instances</h2><table><tr><th>Name<th>Address<th>PostgreSQL<th>State<th>Tables<th>Rows queued<th>Bytes queued</tr>");
     for one in &state.instances {
         let (class, text) = match (one.writable, one.readable) {

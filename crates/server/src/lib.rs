@@ -2,6 +2,7 @@
 //! instances. The only crate that knows tonic on the server's side.
 
 mod auth;
+mod auto;
 pub mod fleet;
 mod follow;
 mod groups;

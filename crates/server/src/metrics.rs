@@ -46,6 +46,7 @@ fn describe() {
     pgbraid_ingest::describe();
     pgbraid_alerts::metrics::describe();
     crate::retention::describe();
+    crate::auto::describe();
     describe_gauge!(
         "pgbraid_build_info",
         "Always 1; labels: version, postgres client"

@@ -28,7 +28,7 @@ use tracing::{info, warn};
 
 use crate::{
     auth::Auth,
-    fleet, follow,
+    auto, fleet, follow,
     groups::{self, Groups},
     grpc, http, metrics, news,
     node::Node,
@@ -80,6 +80,7 @@ pub struct Router {
     stop: Vec<oneshot::Sender<()>>,
     servers: Vec<JoinHandle<()>>,
     health: tonic_health::server::HealthReporter,
+    mover: Option<JoinHandle<()>>,
     _watcher: Option<Box<dyn Send + Sync>>,
 }
 
@@ -150,6 +151,7 @@ impl Router {
                 shared.news.notify_one();
             }
         });
+        let mover = (config.moves.auto).then(|| tokio::spawn(auto::follow(shared.clone())));
         tokio::spawn(follow::follow(shared.clone()));
         tokio::spawn(news::follow_news(shared.clone()));
         tokio::spawn(map::reloader(shared.clone()));
@@ -203,6 +205,7 @@ impl Router {
             stop: vec![stop_grpc, stop_http],
             servers: vec![grpc_server, http_server],
             health,
+            mover,
             _watcher: watcher,
         })
     }
@@ -271,6 +274,8 @@ impl Router {
             heard_from: parking_lot::Mutex::default(),
             news: Notify::new(),
             told: Notify::new(),
+            map_changed: Notify::new(),
+            auto: Arc::default(),
             reload: Arc::new(Notify::new()),
             kept: retention::KeptByInstance::default(),
             started: SystemTime::now(),
@@ -307,6 +312,13 @@ impl Router {
         self.shared.draining.send_replace(true);
         let deadline = Instant::now() + self.shared.config.ingest.drain_timeout;
         let left = self.shared.ingest.drain(deadline).await;
+        if let Some(mover) = self.mover.take()
+            && tokio::time::timeout(auto::GOODBYE, mover).await.is_err()
+        {
+            warn!(
+                "a move of a table was cut short: another router, or `map apply`, goes on with it"
+            );
+        }
         for stop in self.stop.drain(..) {
             let _ = stop.send(());
         }

@@ -65,6 +65,10 @@ pub(crate) struct Shared {
     pub news: Notify,
     /// What they said is in force: the rest is to be asked in turn.
     pub told: Notify,
+    /// Another map is in force: whoever moves tables looks at it.
+    pub map_changed: Notify,
+    /// What automatic moves tell.
+    pub auto: Arc<crate::auto::Told>,
     /// Read the map again.
     pub reload: Arc<Notify>,
     /// What the outboxes hold.

@@ -75,6 +75,7 @@ pub(crate) fn reload_if_asked(shared: &Shared) {
             gauge!("pgbraid_map_reload_failed").set(0.0);
             crate::metrics::map_info(&before.map.fingerprint, &topology.map.fingerprint);
             publish(shared, topology);
+            shared.map_changed.notify_one();
             shared.refresh.notify_one();
         }
         Err(message) => {

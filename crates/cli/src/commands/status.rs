@@ -3,6 +3,7 @@
 use pgbraid_client::proto;
 use serde_json::{Value, json};
 
+use crate::commands::map::fold;
 use crate::failure::Result;
 use crate::output;
 use crate::router_args::{RouterArgs, status};
@@ -47,10 +48,26 @@ fn text(state: &proto::GetStatusResponse, width: Option<usize>) -> Vec<String> {
         let error = state.map_error.lines().map(|line| format!("  {line}"));
         lines.extend(error.map(|line| output::wrap(&line, width)));
     }
+    if let Some(moves) = &state.auto_moves {
+        lines.extend(auto(moves).iter().flat_map(|line| fold(line, 80)));
+    }
     lines.push(String::new());
     lines.extend(instances(&state.instances, width));
     lines.push(String::new());
     lines.extend(feeds(&state.feeds, width));
+    lines
+}
+
+/// What the router does, or not, about tables that are elsewhere than wanted.
+fn auto(moves: &proto::AutoMoves) -> Vec<String> {
+    let mut lines = vec![match (moves.under_way, moves.mover.as_str()) {
+        (0, "") => "tables are moved by routers, none now".to_owned(),
+        (0, mover) => format!("tables are moved by {mover}"),
+        (count, _) => format!("tables are moved by this router, {count} now"),
+    }];
+    if !moves.waiting.is_empty() {
+        lines.push(format!("not moved: {}", moves.waiting));
+    }
     lines
 }
 
@@ -138,8 +155,15 @@ fn as_json(state: &proto::GetStatusResponse) -> Value {
             "conflicts": f.conflicts, "columns": f.columns.iter().map(column).collect::<Vec<_>>(),
         })
     };
+    let moves = state.auto_moves.as_ref().map(|moves| {
+        json!({
+            "agreed_places": moves.agreed_places, "agreed_by": moves.agreed_by,
+            "agreed_since": moves.agreed_since, "mover": moves.mover,
+            "under_way": moves.under_way, "waiting": moves.waiting,
+        })
+    });
     json!({
-        "cluster_id": state.cluster_id, "version": state.version,
+        "auto_moves": moves, "cluster_id": state.cluster_id, "version": state.version,
         "started_at": state.started_at.as_ref().map(ToString::to_string),
         "map_fingerprint": state.map_fingerprint, "map_error": state.map_error,
         "instances": state.instances.iter().map(instance).collect::<Vec<_>>(),

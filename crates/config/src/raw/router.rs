@@ -324,6 +324,9 @@ impl Default for RawMap {
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, rename = "Moves")]
 pub(crate) struct RawMoves {
+    /// After an edit of the shard map one of the routers with this setting moves the tables by itself,
+    /// within the limits below. Nothing is dropped: `pgbraid map clean` is left to you.
+    pub auto: bool,
     /// A role that may make subscriptions: a superuser before PostgreSQL 16, from 16 on a member of
     /// pg_create_subscription. Default: `postgres.user`.
     pub user: Option<At<String>>,
@@ -363,6 +366,7 @@ pub(crate) struct RawMoves {
 impl Default for RawMoves {
     fn default() -> Self {
         Self {
+            auto: false,
             user: None,
             password_file: None,
             passfile: None,

@@ -317,6 +317,7 @@ pub(super) fn moves(check: Check<'_>, raw: &RawMoves) -> Result<MovesConfig> {
     let rate = raw.bytes_per_second.as_ref();
     let text = |at: &Option<At<String>>| at.as_ref().map(|at| at.to_string());
     Ok(MovesConfig {
+        auto: raw.auto,
         user: user.map(|at| check.name("moves.user", at)).transpose()?,
         password_file: check.optional_path("moves.password_file", raw.password_file.as_ref())?,
         passfile: text(&raw.passfile),

@@ -369,6 +369,20 @@ impl Admin for Service {
     }
 }
 
+fn auto_moves(shared: &Shared) -> v1::AutoMoves {
+    let state = shared.auto.state();
+    let agreed = state.agreed;
+    let agreed = |part: fn(pgbraid_instance::Agreed) -> String| agreed.clone().map(part);
+    v1::AutoMoves {
+        agreed_places: agreed(|one| one.placement).unwrap_or_default(),
+        agreed_by: agreed(|one| one.by).unwrap_or_default(),
+        agreed_since: agreed(|one| one.since).unwrap_or_default(),
+        mover: state.mover.unwrap_or_default(),
+        under_way: shared.auto.under_way() as u32,
+        waiting: state.waiting.unwrap_or_default(),
+    }
+}
+
 /// The state of the cluster as this router sees it.
 pub(crate) fn current(shared: &Shared) -> v1::GetStatusResponse {
     let topology = shared.topology.load_full();
@@ -458,5 +472,6 @@ pub(crate) fn current(shared: &Shared) -> v1::GetStatusResponse {
         feeds,
         started_at: Some(super::alerts::timestamp(shared.started)),
         map_error: shared.map_error.load().as_ref().clone().unwrap_or_default(),
+        auto_moves: (shared.config.moves.auto).then(|| auto_moves(shared)),
     }
 }
