@@ -38,7 +38,7 @@ help: each key and each table may stand once: merge the two, or rename one",
         r#"[instances.db0]
 hots = "a"
 "#,
-        "m.toml:2:1: unknown field `hots`, expected one of `host`, `hosts`, `port`, `weight`, `dbname`
+        "m.toml:2:1: unknown field `hots`, expected one of `host`, `hosts`, `port`, `weight`, `dbname`, `disk`
 help: correct the spelling, or remove the key",
     ),
     (
