@@ -53,8 +53,8 @@ pub const MIGRATIONS: &[(&str, &str)] = &[
         include_str!("../../../migrations/0010_trigger_text.sql"),
     ),
     (
-        "0010_auto_moves",
-        include_str!("../../../migrations/0010_auto_moves.sql"),
+        "0011_auto_moves",
+        include_str!("../../../migrations/0011_auto_moves.sql"),
     ),
 ];
 
