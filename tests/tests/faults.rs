@@ -116,9 +116,12 @@ async fn rows_of_other_instances_go_on_and_nothing_acked_is_lost() {
     .await;
     others_go_on("stopped for long", &router, &acked, 2).await;
     // The status may know it from whoever asked about tables, before a writer's time is over.
-    until("the metric to tell that db1 can't be written to", || async {
-        (router.metric("pgbraid_instance_writable", &["\"db1\""]) == 0.0).then_some(())
-    })
+    until(
+        "the metric to tell that db1 can't be written to",
+        || async {
+            (router.metric("pgbraid_instance_writable", &["\"db1\""]) == 0.0).then_some(())
+        },
+    )
     .await;
     // Refused at once because db1 is known to be down, or at the end of their time.
     until("rows for db1 to be refused", || async {
