@@ -28,8 +28,9 @@ mod scenarios;
 mod stage;
 mod sweeps;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Measures pgbraid against the published pgbench workloads and the limit of PostgreSQL.
 #[derive(Parser)]
@@ -54,8 +55,27 @@ enum Command {
 #[tokio::main]
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    match arguments.command {
-        Some(Command::Scenario(arguments)) => scenarios::run(arguments).await,
-        None => comparison::run(arguments.comparison).await,
+    let work = async {
+        match arguments.command {
+            Some(Command::Scenario(arguments)) => scenarios::run(arguments).await,
+            None => comparison::run(arguments.comparison).await,
+        }
+    };
+    // What is dropped ends its processes and removes its folders: to be killed would leave them.
+    tokio::select! {
+        done = work => done,
+        asked = asked_to_end() => {
+            asked?;
+            bail!("interrupted")
+        }
+    }
+}
+
+/// Until SIGINT or SIGTERM.
+async fn asked_to_end() -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => Ok(interrupted?),
+        _ = terminate.recv() => Ok(()),
     }
 }

@@ -11,7 +11,7 @@ use tokio_postgres::Client;
 
 use super::{
     Plan,
-    fixture::{FEED, Fleet, Router, Tables},
+    fixture::{FEED, Fleet, QUICK_SUBSCRIPTIONS, Router, Tables},
     in_turns,
     load::Load,
     outcome::{Outcome, Target},
@@ -56,7 +56,7 @@ impl Case {
 }
 
 pub async fn run(plan: &Plan) -> Result<Outcome> {
-    let fleet = Fleet::with(2, "", Tables::Pinned(TABLES), &[]).await?;
+    let fleet = Fleet::with(2, "", Tables::Pinned(TABLES), &QUICK_SUBSCRIPTIONS).await?;
     let router = fleet.serve(&[]).await?;
     // A million rows in the table that moves, by default.
     let stored = plan.stored * 2;

@@ -31,6 +31,10 @@ const SHARED_BUFFERS_MB: u32 = 1024;
 /// WAL until a checkpoint is forced, shared as well.
 const MAX_WAL_MB: u32 = 8192;
 
+/// PostgreSQL before 16 starts one new subscription of an instance in this time, 5 s by default: a
+/// wait that has nothing to do with how fast tables move.
+pub const QUICK_SUBSCRIPTIONS: [(&str, &str); 1] = [("wal_retrieve_retry_interval", "100ms")];
+
 /// The program under test, beside this one.
 pub fn binary() -> Result<PathBuf> {
     let path = std::env::current_exe()?.with_file_name("pgbraid");
@@ -124,13 +128,25 @@ impl Fleet {
 
     /// Runs a command of `pgbraid` that must succeed; what it prints.
     pub async fn command(&self, arguments: &[&str]) -> Result<String> {
-        let output = Command::new(binary()?)
+        self.run(arguments, Stdio::piped()).await
+    }
+
+    /// The same of one that takes its time: what it tells of its progress is shown.
+    pub async fn long_command(&self, arguments: &[&str]) -> Result<String> {
+        self.run(arguments, Stdio::inherit()).await
+    }
+
+    async fn run(&self, arguments: &[&str], stderr: Stdio) -> Result<String> {
+        let command = Command::new(binary()?)
             .args(arguments)
             .arg("--config")
             .arg(&self.config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(stderr)
             .kill_on_drop(true)
-            .output()
-            .await?;
+            .spawn()?;
+        let output = command.wait_with_output().await?;
         if !output.status.success() {
             bail!(
                 "pgbraid {} failed:\n{}",

@@ -46,6 +46,10 @@ pub struct Arguments {
     /// Of `moves`: at this load only
     #[arg(long, value_enum, value_name = "LOAD")]
     only: Option<moves::Case>,
+    /// Of `moves`: connections of each router to each instance. Two routers and up to six
+    /// instances share the processors here: more would not write faster, only stand in line
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
+    writers: u32,
     /// One JSON object on standard output instead of the table
     #[arg(long)]
     json: bool,
@@ -113,6 +117,7 @@ struct Plan {
     rounds: u32,
     stored: u64,
     only: Option<moves::Case>,
+    writers: u32,
 }
 
 /// Runs what was asked for and prints it.
@@ -122,6 +127,7 @@ pub async fn run(arguments: Arguments) -> Result<()> {
         rounds: arguments.rounds,
         stored: arguments.stored,
         only: arguments.only,
+        writers: arguments.writers,
     };
     let mut all = Vec::new();
     for name in arguments.name.each() {

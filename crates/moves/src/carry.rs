@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::{
     Event, Goal, Happening, MoveError, Step,
     apply::Mover,
-    cutover::{Cut, cut_over, own, undo},
+    cutover::{Cut, cut_over, hasten, own, undo},
     health::{Ailment, Health},
     lag::Lag,
     next_step,
@@ -28,12 +28,13 @@ const LIMIT: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(200);
 /// How often once the lag is what decides.
 const LOOK_CLOSELY: Duration = Duration::from_millis(20);
-/// How late a copy may be: writers will wait so long, about.
-const LATE: Duration = Duration::from_millis(40);
+/// How late a copy may be: writers will wait so long, about. That it is less than the time between
+/// two looks means that all is there which was written at the look before.
+const LATE: Duration = Duration::from_millis(10);
 /// After so long without a lag below the limit in bytes it is doubled, again and again.
 const RELAX: Duration = Duration::from_secs(10);
 /// The same, for how late it may be: a busy machine is not to keep a move waiting for long.
-const RELAX_LATE: Duration = Duration::from_secs(2);
+const RELAX_LATE: Duration = Duration::from_secs(1);
 
 /// One move under way.
 pub(crate) struct Carry<'a> {
@@ -376,6 +377,7 @@ impl<'a> Carry<'a> {
     ) -> Told<()> {
         let since = *self.following_since.get_or_insert_with(Instant::now);
         self.note("catch up", None).await?;
+        let from = self.mover.sites.site(self.record.source)?;
         let doublings = (since.elapsed().as_secs() / RELAX.as_secs()).min(10);
         let enough = self.mover.settings.max_lag << doublings;
         let late_doublings = (since.elapsed().as_secs() / RELAX_LATE.as_secs()).min(10);
@@ -391,13 +393,13 @@ impl<'a> Carry<'a> {
         }
         if !close || self.abort {
             self.tell(Happening::Following { lag: seen.lag });
+            bounded(&to.instance, hasten(source, target)).await?;
             sleep(LOOK_CLOSELY).await;
             return Ok(());
         }
         self.mover.progress.point("caught-up");
         self.mover.bring_rules(&to.instance).await?;
         self.mover.check()?;
-        let from = self.mover.sites.site(self.record.source)?;
         let cutting = cut_over(
             &self.of,
             (&from.instance, &to.instance),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use futures::future::try_join;
+use futures::future::{join, try_join};
 use pgbraid_instance::{DbError, DbErrorKind, Fenced, Instance, Move, SourceSide, TargetSide};
 use tokio::time::{sleep, timeout};
 
@@ -51,7 +51,11 @@ pub(crate) async fn cut_over(
 ) -> Result<Cut, DbError> {
     // Once before, so that connections are there and little is left to do while writers wait.
     hand_over_cooldowns(of, sites).await?;
-    let fenced = match source.fence(of, settings.lock_timeout).await {
+    let fencing = async {
+        source.prepare_fence(of, settings.lock_timeout).await?;
+        source.fence(of, settings.lock_timeout).await
+    };
+    let fenced = match fencing.await {
         Ok(fenced) => fenced,
         Err(error) if error.kind == DbErrorKind::Conflict => {
             return Ok(Cut::NotYet(format!(
@@ -66,7 +70,7 @@ pub(crate) async fn cut_over(
     // It may be handed over again, so that it need not wait for the rows.
     let bound = settings.cutover_timeout;
     let ready = try_join(
-        replayed(of, source, &fenced),
+        replayed(of, source, target, &fenced),
         hand_over_cooldowns(of, sites),
     );
     let Ok(ready) = timeout(bound.saturating_sub(fenced.at.elapsed()), ready).await else {
@@ -79,9 +83,19 @@ pub(crate) async fn cut_over(
     ready?;
     let caught_up = fenced.at.elapsed();
     progress.point("replayed");
-    source.decide(of, fenced.cut).await?;
+    // The target is ready to take the table when it is its own: one commit is left then.
+    let (decided, prepared) = join(source.decide(of, fenced.cut), target.prepare_own(of)).await;
+    if let Err(error) = decided {
+        if prepared.is_ok() {
+            target.disown().await;
+        }
+        return Err(error);
+    }
     progress.point("decided");
-    own(of, target).await?;
+    match prepared {
+        Ok(()) => target.own().await?,
+        Err(_) => own(of, target).await?,
+    }
     Ok(Cut::Over(Pause {
         lock: fenced.locked,
         catch_up: caught_up.saturating_sub(fenced.locked),
@@ -89,10 +103,24 @@ pub(crate) async fn cut_over(
     }))
 }
 
-async fn replayed(of: &Move, source: &mut SourceSide, fenced: &Fenced) -> Result<(), DbError> {
+/// Until the target has all that was written before the fence, for good.
+async fn replayed(
+    of: &Move,
+    source: &mut SourceSide,
+    target: &TargetSide,
+    fenced: &Fenced,
+) -> Result<(), DbError> {
     while !source.replayed(of, fenced.lsn).await? {
         sleep(POLL).await;
+        hasten(source, target).await?;
     }
+    // What is reported is on the target's disk. Its synchronous standby must have it as well.
+    target.flush().await
+}
+
+/// Lets the target report all that it has applied so far.
+pub(crate) async fn hasten(source: &SourceSide, target: &TargetSide) -> Result<(), DbError> {
+    try_join(target.flush(), source.nudge()).await?;
     Ok(())
 }
 
@@ -104,7 +132,11 @@ async fn hand_over_cooldowns(of: &Move, (from, to): (&Instance, &Instance)) -> R
 
 /// Takes the table, once that is decided. A moment's lock may be in the way.
 pub(crate) async fn own(of: &Move, target: &mut TargetSide) -> Result<(), DbError> {
-    retried(async || target.own(of).await).await
+    retried(async || {
+        target.prepare_own(of).await?;
+        target.own().await
+    })
+    .await
 }
 
 /// Takes a fence back.

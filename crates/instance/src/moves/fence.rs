@@ -8,17 +8,33 @@ const ROW: &str = "pgbraid_fence_row";
 /// Fires for statements that name the table, also if they find no row, and for truncate.
 const STATEMENT: &str = "pgbraid_fence_statement";
 
-/// Makes the fence. Locks out the writers of this one table, and no reader.
-pub(super) fn raise(of: &Move) -> String {
+/// Makes the fence. Locks out the writers of this one table for a moment, and no reader.
+pub(super) fn make(of: &Move) -> String {
     let (leaf, feed) = (of.leaf(), quote_literal(of.feed()));
     let call = format!("execute function pgbraid.fence({feed}, '{}')", of.number());
     format!(
         "create or replace trigger {ROW} before insert or update or delete on {leaf} \
          for each row {call}; \
          create or replace trigger {STATEMENT} before insert or update or delete or truncate \
-         on {leaf} for each statement {call}; \
-         alter table {leaf} enable trigger {ROW}, enable trigger {STATEMENT}"
+         on {leaf} for each statement {call}"
     )
+}
+
+/// Lets no writer pass.
+pub(super) fn raise(leaf: &str) -> String {
+    format!("alter table {leaf} enable trigger {ROW}, enable trigger {STATEMENT}")
+}
+
+/// Whether it was made.
+pub(super) async fn is_made(client: &tokio_postgres::Client, leaf: &str) -> Result<bool, DbError> {
+    let row = client
+        .query_one(
+            "select count(*) = 2 from pg_trigger \
+             where tgrelid = to_regclass($1) and tgname = any ($2)",
+            &[&leaf, &[ROW, STATEMENT].as_slice()],
+        )
+        .await?;
+    Ok(row.get(0))
 }
 
 /// Lets writers pass; the triggers stay. Dropping them would lock out readers too.

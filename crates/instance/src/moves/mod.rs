@@ -33,6 +33,10 @@ pub use source::{Fenced, SourceSeen, SourceSide};
 pub use target::{TargetSeen, TargetSide, Workers};
 pub use verify::{Contents, FrozenTable};
 
+/// A commit that changes nothing, and waits like every other until the WAL before it is flushed and,
+/// where there is one, a synchronous standby has it.
+const FLUSHED: &str = "select pg_logical_emit_message(true, 'pgbraid', '')";
+
 /// A move, and the term of the mover that carries it out.
 #[derive(Clone, Debug)]
 pub struct Move {

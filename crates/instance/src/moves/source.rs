@@ -6,7 +6,7 @@ use pgbraid_shardmap::InstanceName;
 use postgres_types::PgLsn;
 use tokio_postgres::{Client, SimpleQueryMessage, Statement};
 
-use super::{Move, MovingRow, fence, moving_row};
+use super::{FLUSHED, Move, MovingRow, fence, moving_row};
 use crate::{DbError, DbErrorKind, Instance, sql::quote_ident};
 
 /// A connection to the source of a move.
@@ -172,8 +172,32 @@ impl SourceSide {
         Ok(self.hurried.insert(hurried).clone())
     }
 
-    /// Fences the table, in one short transaction. Writers wait from when it is locked, so that
-    /// this and all that follows is one message.
+    /// Makes the fence, lowered, so that it only has to be raised while writers wait.
+    ///
+    /// # Errors
+    /// `Conflict` if writers held the table for longer than `lock_timeout`.
+    pub async fn prepare_fence(&self, of: &Move, lock_timeout: Duration) -> Result<(), DbError> {
+        let leaf = of.leaf();
+        if fence::is_made(&self.client, &leaf).await? {
+            return Ok(());
+        }
+        let made = self
+            .client
+            .batch_execute(&format!(
+                "begin; set local lock_timeout = {}; {}; {}; commit",
+                lock_timeout.as_millis().max(1),
+                fence::make(of),
+                fence::lower(&leaf)
+            ))
+            .await;
+        if made.is_err() {
+            let _ = self.client.batch_execute("rollback").await;
+        }
+        Ok(made?)
+    }
+
+    /// Raises the fence, in one short transaction. Writers wait from when the table is locked, so
+    /// that this and all that follows is one message. It has to be made.
     ///
     /// # Errors
     /// `Conflict` if writers held the table for longer than `lock_timeout`: nothing has changed.
@@ -217,7 +241,7 @@ impl SourceSide {
             .client
             .simple_query(&format!(
                 "{}; notify pgbraid_ownership; commit; select pg_current_wal_flush_lsn()",
-                fence::raise(of)
+                fence::raise(&of.leaf())
             ))
             .await?;
         let lsn = answers.iter().find_map(|answer| match answer {
@@ -245,6 +269,15 @@ impl SourceSide {
         let ask = self.hurried().await?.replayed;
         let row = self.client.query_one(&ask, &[&of.name(), &lsn]).await?;
         Ok(row.get(0))
+    }
+
+    /// Writes something that means nothing, so that the target hears of the source and reports what
+    /// it has flushed. By itself it does so every 0.2 s where nothing else is written.
+    ///
+    /// # Errors
+    /// If the source can't be reached.
+    pub async fn nudge(&self) -> Result<(), DbError> {
+        Ok(self.client.batch_execute(FLUSHED).await?)
     }
 
     /// Decides the move: from here on the table is the target's. The only place where that is

@@ -3,7 +3,7 @@
 use pgbraid_shardmap::InstanceName;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
-use super::{Move, MovingRow, fence, moving_row};
+use super::{FLUSHED, Move, MovingRow, fence, moving_row};
 use crate::{
     DbError, DbErrorKind, Instance, changes,
     identity::TIMELINE,
@@ -208,15 +208,32 @@ impl TargetSide {
                 ),
             ));
         }
+        // `create table .. partition of` would wait for all who read or write the parent, and keep
+        // out all others meanwhile. To attach an empty table does neither.
+        let (leaf, parent) = (of.leaf(), qualified(&of.schema.schema, &of.schema.table));
+        let tablespace: Option<String> = transaction
+            .query_one(
+                "select (select spcname from pg_tablespace t where t.oid = c.reltablespace)::text \
+                 from pg_class c where c.oid = to_regclass($1)",
+                &[&parent],
+            )
+            .await?
+            .get(0);
+        let tablespace = tablespace.map_or_else(String::new, |name| {
+            format!(" tablespace {}", quote_ident(&name))
+        });
+        // What a partition has of its own, or gets when it is attached, is left out.
         transaction
             .batch_execute(&format!(
-                "create table {} partition of {} for values with (modulus {}, remainder {}) \
-                 with (fillfactor = 85); {}",
-                of.leaf(),
-                qualified(&of.schema.schema, &of.schema.table),
+                "create table {leaf} (like {parent} including all excluding indexes \
+                 excluding identity excluding statistics excluding comments) \
+                 with (fillfactor = 85){tablespace}; {}; {}; \
+                 alter table {parent} attach partition {leaf} \
+                 for values with (modulus {}, remainder {})",
+                fence::make(of),
+                fence::raise(&leaf),
                 of.schema.tables,
                 of.table.index(),
-                fence::raise(of)
             ))
             .await?;
         // Its changes are told from the first write of its owner on; the copy fires no trigger.
@@ -244,8 +261,9 @@ impl TargetSide {
     }
 
     /// Subscribes to the source: copies the table, then applies what changes. Atomic: the slot is
-    /// there already. Each transaction is flushed as it is applied, so that what is reported as
-    /// applied is what survives a crash, and is reported at once.
+    /// there already. Transactions are applied without a wait for the disk each, one after the
+    /// other as they are: a source that has many small ones would never be caught up with. What is
+    /// reported as applied is what survives a crash all the same; see [`Self::flush`].
     ///
     /// # Errors
     /// If the role may not, or the target can't reach the source.
@@ -258,7 +276,7 @@ impl TargetSide {
             .await;
         let sql = format!(
             "create subscription {} connection {} publication {} with \
-             (create_slot = false, slot_name = {}, copy_data = true, synchronous_commit = on)",
+             (create_slot = false, slot_name = {}, copy_data = true, synchronous_commit = off)",
             quote_ident(&name),
             quote_literal(conninfo).trim_start(),
             quote_ident(&name),
@@ -277,20 +295,28 @@ impl TargetSide {
         })
     }
 
-    /// Takes the table: it is owned here from now on. The move must have been decided.
+    /// Flushes what has been applied so far, so that it can be reported.
+    ///
+    /// # Errors
+    /// If the target can't be reached.
+    pub async fn flush(&self) -> Result<(), DbError> {
+        Ok(self.client.batch_execute(FLUSHED).await?)
+    }
+
+    /// Prepares to take the table, up to the commit, and keeps others from doing so meanwhile. Ends
+    /// with [`Self::own`] or [`Self::disown`].
     ///
     /// # Errors
     /// If the table can't be locked for a moment, or is not moving in by this move.
-    pub async fn own(&mut self, of: &Move) -> Result<(), DbError> {
-        let owned = self.try_own(of).await;
-        if owned.is_err() {
-            let _ = self.client.batch_execute("rollback").await;
+    pub async fn prepare_own(&mut self, of: &Move) -> Result<(), DbError> {
+        let prepared = self.try_prepare_own(of).await;
+        if prepared.is_err() {
+            self.disown().await;
         }
-        owned
+        prepared
     }
 
-    /// In two messages: writers wait.
-    async fn try_own(&mut self, of: &Move) -> Result<(), DbError> {
+    async fn try_prepare_own(&mut self, of: &Move) -> Result<(), DbError> {
         let answers = self
             .client
             .simple_query(&format!(
@@ -311,9 +337,22 @@ impl TargetSide {
         }
         let lower = fence::lower(&of.leaf());
         self.client
-            .batch_execute(&format!("{lower}; notify pgbraid_ownership; commit"))
+            .batch_execute(&format!("{lower}; notify pgbraid_ownership"))
             .await?;
         Ok(())
+    }
+
+    /// Takes the table: it is owned here from now on. The move must have been decided.
+    ///
+    /// # Errors
+    /// If the target can't be reached.
+    pub async fn own(&mut self) -> Result<(), DbError> {
+        Ok(self.client.batch_execute("commit").await?)
+    }
+
+    /// Leaves the table as it is.
+    pub async fn disown(&mut self) {
+        let _ = self.client.batch_execute("rollback").await;
     }
 
     /// Drops the subscription. The slot stays: its source may be out of reach.
