@@ -157,6 +157,13 @@ impl Fleet {
         Ok(String::from_utf8(output.stdout)?)
     }
 
+    /// More settings of moves, for routers and commands that start from now on.
+    pub fn add_moves_settings(&self, settings: &str) -> Result<()> {
+        // Their section is the last one.
+        let text = std::fs::read_to_string(&self.config)?;
+        Ok(std::fs::write(&self.config, text + settings)?)
+    }
+
     /// Edits the shard map.
     pub fn write_map(&self, tables: Tables) -> Result<()> {
         self.write_map_text(&map(&self.cluster, tables))

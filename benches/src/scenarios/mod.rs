@@ -50,6 +50,9 @@ pub struct Arguments {
     /// instances share the processors here: more would not write faster, only stand in line
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
     writers: u32,
+    /// Of `moves`: how many tables move at a time from or to an instance (moves.per_instance)
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    per_instance: u32,
     /// One JSON object on standard output instead of the table
     #[arg(long)]
     json: bool,
@@ -118,6 +121,7 @@ struct Plan {
     stored: u64,
     only: Option<moves::Case>,
     writers: u32,
+    per_instance: u32,
 }
 
 /// Runs what was asked for and prints it.
@@ -128,6 +132,7 @@ pub async fn run(arguments: Arguments) -> Result<()> {
         stored: arguments.stored,
         only: arguments.only,
         writers: arguments.writers,
+        per_instance: arguments.per_instance,
     };
     let mut all = Vec::new();
     for name in arguments.name.each() {

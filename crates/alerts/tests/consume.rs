@@ -256,6 +256,8 @@ async fn an_instance_alone_gives_all_that_there_is_room_for() {
     let shop = Shop::new(0, 7);
     let (_hub, mut consumer) = member(&[&shop], 20);
     assert_eq!(seqs(&all(&mut consumer).await), (1..=7).collect());
+    // If it did not answer, there would be room for others.
+    assert_eq!(shop.claims.lock().iter().max(), Some(&10));
     // What comes later is found without news of it.
     shop.queue.lock().push_back(8);
     assert_eq!(seqs(&all(&mut consumer).await), [8].into());

@@ -43,7 +43,7 @@ impl Default for MoveSettings {
     fn default() -> Self {
         Self {
             at_once: 4,
-            per_instance: 2,
+            per_instance: 1,
             bytes_per_second: None,
             max_lag: 1 << 20,
             lock_timeout: Duration::from_millis(250),

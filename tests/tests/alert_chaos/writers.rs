@@ -18,6 +18,11 @@ use crate::World;
 const WRITERS: usize = 10;
 /// Few keys, so that each has many alerts.
 const KEYS_A_ROW: usize = 10;
+/// Statements of many rows take them from a part of the keys, in which a row in so many is taken:
+/// drawn from all, every two transactions would meet, and writers only wait for each other.
+const PART: usize = 2;
+/// What counts as many.
+const MANY: usize = 100;
 /// Longest transaction.
 const LONG_MS: u64 = 1500;
 
@@ -130,8 +135,14 @@ impl Writer {
     /// Writes a few rows; returns how many.
     async fn write(&self, client: &Client, at: usize) -> Result<usize, Error> {
         let count = rand::rng().random_range(1..=self.rows);
+        let all = &self.keys[at];
+        let size = match count > MANY {
+            true => count * PART,
+            false => all.len(),
+        };
+        let first = rand::rng().random_range(0..=all.len() - size);
         let mut keys: Vec<i64> = (0..count)
-            .map(|_| self.keys[at][rand::rng().random_range(0..self.rows * KEYS_A_ROW)])
+            .map(|_| all[first + rand::rng().random_range(0..size)])
             .collect();
         keys.sort_unstable();
         keys.dedup();

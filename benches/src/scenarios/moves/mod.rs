@@ -9,7 +9,7 @@ mod pauses;
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use super::{
     Plan,
@@ -77,6 +77,7 @@ pub async fn run(plan: &Plan) -> Result<Outcome> {
         &QUICK_SUBSCRIPTIONS,
     )
     .await?;
+    fleet.add_moves_settings(&format!("per_instance = {}\n", plan.per_instance))?;
     let mut routers = Vec::new();
     for _ in 0..ROUTERS {
         routers.push(fleet.serve(&[]).await?);
@@ -224,10 +225,10 @@ async fn rebalance(fleet: &Fleet, routers: &[Router], load: &Load) -> Result<Mov
     }
     for one in &moves {
         moved.by_mover.record(one.pause);
-        let seen = pause_at(&all, one.table, one.owned_at);
-        let seen = seen
-            .with_context(|| format!("no writer of tbl{} was there at its cut-over", one.table))?;
-        moved.by_writers.record(seen);
+        // A table that was on its way for a moment only was not probed.
+        if let Some(seen) = pause_at(&all, one.table, one.owned_at) {
+            moved.by_writers.record(seen);
+        }
     }
     Ok(moved)
 }

@@ -372,7 +372,7 @@ impl Default for RawMoves {
             passfile: None,
             ssl_root_cert: None,
             at_once: At::nowhere(4),
-            per_instance: At::nowhere(2),
+            per_instance: At::nowhere(1),
             bytes_per_second: None,
             max_lag: At::nowhere(Size::mib(1)),
             lock_timeout: At::nowhere(Time::ms(250)),

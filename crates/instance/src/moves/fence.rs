@@ -8,12 +8,26 @@ const ROW: &str = "pgbraid_fence_row";
 /// Fires for statements that name the table, also if they find no row, and for truncate.
 const STATEMENT: &str = "pgbraid_fence_statement";
 
+/// When rows are turned away.
+#[derive(Clone, Copy)]
+pub(super) enum When {
+    /// Before anything is done with them.
+    Before,
+    /// At the end of their statement, which takes everything back. A table with a trigger before each
+    /// row is copied into row by row, whether it fires or not, at two thirds of the rate.
+    After,
+}
+
 /// Makes the fence. Locks out the writers of this one table for a moment, and no reader.
-pub(super) fn make(of: &Move) -> String {
+pub(super) fn make(of: &Move, when: When) -> String {
+    let when = match when {
+        When::Before => "before",
+        When::After => "after",
+    };
     let (leaf, feed) = (of.leaf(), quote_literal(of.feed()));
     let call = format!("execute function pgbraid.fence({feed}, '{}')", of.number());
     format!(
-        "create or replace trigger {ROW} before insert or update or delete on {leaf} \
+        "create or replace trigger {ROW} {when} insert or update or delete on {leaf} \
          for each row {call}; \
          create or replace trigger {STATEMENT} before insert or update or delete or truncate \
          on {leaf} for each statement {call}"

@@ -186,7 +186,7 @@ impl SourceSide {
             .batch_execute(&format!(
                 "begin; set local lock_timeout = {}; {}; {}; commit",
                 lock_timeout.as_millis().max(1),
-                fence::make(of),
+                fence::make(of, fence::When::Before),
                 fence::lower(&leaf)
             ))
             .await;

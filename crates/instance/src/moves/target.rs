@@ -230,7 +230,7 @@ impl TargetSide {
                  with (fillfactor = 85){tablespace}; {}; {}; \
                  alter table {parent} attach partition {leaf} \
                  for values with (modulus {}, remainder {})",
-                fence::make(of),
+                fence::make(of, fence::When::After),
                 fence::raise(&leaf),
                 of.schema.tables,
                 of.table.index(),
