@@ -505,6 +505,34 @@ async fn bad_requests_about_groups_say_what_is_wrong() {
     };
     let error = client.put_group(request).await.expect_err("no channel");
     assert!(error.message().contains("channels"), "{error}");
+    // A wrong year must not pass over all that is kept.
+    let request = v1::PutGroupRequest {
+        group: Some(group("g")),
+        ..Default::default()
+    };
+    client.put_group(request.clone()).await.expect("a group");
+    for seconds in [253_000_000_000, i64::MAX, i64::MIN] {
+        let time = prost_types::Timestamp { seconds, nanos: 0 };
+        let at = Some(v1::Position {
+            at: Some(v1::position::At::Time(time)),
+        });
+        let replay = v1::ReplayGroupRequest {
+            group: "g".into(),
+            from: at.clone(),
+            ..Default::default()
+        };
+        let put = v1::PutGroupRequest {
+            start: at,
+            ..request.clone()
+        };
+        for error in [
+            client.replay_group(replay).await.expect_err("a bad time"),
+            client.put_group(put).await.expect_err("a bad time"),
+        ] {
+            assert_eq!(error.code(), Code::InvalidArgument, "{error}");
+            assert!(error.message().contains(".time: "), "{error}");
+        }
+    }
     let error = client
         .pull(v1::PullRequest {
             group: "none".into(),

@@ -153,6 +153,33 @@ async fn a_router_ends_the_cut_over_of_a_dead_mover() {
     assert!(refused.is_empty(), "rows were refused: {refused:?}");
 }
 
+/// A mover that is stopped with the target's table in its hands.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_router_ends_the_cut_over_of_a_mover_that_sleeps() {
+    let (cluster, load, owners) = start().await;
+    let router = load.router().await;
+    let mut wanted = owners.clone();
+    wanted[0] = 1 - owners[0];
+    cluster.pin("feed", &wanted);
+    let mut mover = cluster.start_map(&["apply", "--freeze-after", "decided"]);
+    mover.frozen().await;
+    until("the router to carry the decision out", || async {
+        (router.metric("pgbraid_move_rescues_total", &[]) == 1.0).then_some(())
+    })
+    .await;
+    assert_eq!(cluster.owners("feed").await, wanted);
+    load.goes_on("at the new owner").await;
+    mover.signal(Signal::SIGCONT);
+    tokio::task::block_in_place(|| mover.end());
+    cluster.map_done(&["apply"]).await;
+    assert_eq!(cluster.owners("feed").await, wanted);
+    let from = format!("db{}", owners[0]);
+    let clean = ["clean", "--older-than", "0", "--confirm", &from];
+    cluster.map_done(&clean).await;
+    let refused = load.check(&cluster).await;
+    assert!(refused.is_empty(), "rows were refused: {refused:?}");
+}
+
 /// One that is asked to stop, not killed, leaves nothing that the next one would have to wait for.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mover_that_is_asked_to_stop_gives_its_lease_back() {

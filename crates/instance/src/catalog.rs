@@ -91,7 +91,8 @@ impl Instance {
                 "select a.attnum, a.attname, a.atttypid, a.atttypmod, \
                  format_type(a.atttypid, -1), a.attnotnull, a.attgenerated <> '', \
                  a.attidentity = 'a', a.atthasdef or a.attidentity <> '', \
-                 coalesce(co.collisdeterministic, true) \
+                 coalesce(co.collisdeterministic, true), a.attidentity <> '' and \
+                 current_setting('server_version_num')::int < 170000 \
                  from pg_attribute a left join pg_collation co on co.oid = a.attcollation \
                  where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped order by a.attnum",
                 &[&oid],
@@ -107,6 +108,13 @@ impl Instance {
             let oid: u32 = row.get(2);
             let sql_name: String = row.get(4);
             let ty = ColumnType::from_catalog(oid, row.get(3), &sql_name);
+            // Rows would be taken through the parent, and refused by the partition.
+            if row.get(10) {
+                return Err(wrong(format!(
+                    "its column {column:?} is an identity, which partitions do not have before \
+                     PostgreSQL 17: give it a default of nextval('a sequence') instead"
+                )));
+            }
             if number == *key_number {
                 let ty = match ty {
                     ColumnType::Int8 => KeyType::Int8,

@@ -56,6 +56,10 @@ pub const MIGRATIONS: &[(&str, &str)] = &[
         "0011_auto_moves",
         include_str!("../../../migrations/0011_auto_moves.sql"),
     ),
+    (
+        "0012_claims_in_windows",
+        include_str!("../../../migrations/0012_claims_in_windows.sql"),
+    ),
 ];
 
 /// Any number, the same for all versions of pgbraid.

@@ -342,7 +342,9 @@ impl<'a> Carry<'a> {
                 let conninfo = from
                     .instance
                     .conninfo(settings.passfile.as_deref(), settings.root_cert.as_deref());
-                bounded(&to.admin, target.subscribe(of, &conninfo)).await
+                bounded(&to.admin, target.subscribe(of, &conninfo)).await?;
+                self.copy_started = Some(Instant::now());
+                Ok(())
             }
             Step::Undo => bounded(&from.instance, undo(of, source)).await,
             Step::Own => bounded(&to.instance, own(of, target)).await,

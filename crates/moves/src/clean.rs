@@ -46,7 +46,7 @@ pub async fn clean(
                     {
                         (left.age < keep).then(|| {
                             let rest = keep.saturating_sub(left.age).as_secs() + 1;
-                            format!("kept for {rest} s more")
+                            format!("kept for {rest} s more (moves.keep, or --older-than)")
                         })
                     }
                     _ => Some("no other instance that answers owns the table".to_owned()),

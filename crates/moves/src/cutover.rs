@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use futures::future::{join, try_join};
+use futures::future::try_join;
 use pgbraid_instance::{DbError, DbErrorKind, Fenced, Instance, Move, SourceSide, TargetSide};
 use tokio::time::{sleep, timeout};
 
@@ -83,19 +83,25 @@ pub(crate) async fn cut_over(
     ready?;
     let caught_up = fenced.at.elapsed();
     progress.point("replayed");
-    // The target is ready to take the table when it is its own: one commit is left then.
-    let (decided, prepared) = join(source.decide(of, fenced.cut), target.prepare_own(of)).await;
-    if let Err(error) = decided {
-        if prepared.is_ok() {
-            target.disown().await;
+    // Before it is decided, since there is no way back then: who holds the copy locked would keep the
+    // table's writers waiting for as long.
+    match target.prepare_own(of, settings.lock_timeout).await {
+        Ok(()) => {}
+        Err(error) if error.kind == DbErrorKind::Conflict => {
+            undo(of, source).await?;
+            return Ok(Cut::NotYet(format!(
+                "the copy on {} could not be locked within {:?}",
+                of.target, settings.lock_timeout
+            )));
         }
+        Err(error) => return Err(error),
+    }
+    if let Err(error) = source.decide(of, fenced.cut).await {
+        target.disown().await;
         return Err(error);
     }
     progress.point("decided");
-    match prepared {
-        Ok(()) => target.own().await?,
-        Err(_) => own(of, target).await?,
-    }
+    target.own().await?;
     Ok(Cut::Over(Pause {
         lock: fenced.locked,
         catch_up: caught_up.saturating_sub(fenced.locked),
@@ -133,7 +139,7 @@ async fn hand_over_cooldowns(of: &Move, (from, to): (&Instance, &Instance)) -> R
 /// Takes the table, once that is decided. A moment's lock may be in the way.
 pub(crate) async fn own(of: &Move, target: &mut TargetSide) -> Result<(), DbError> {
     retried(async || {
-        target.prepare_own(of).await?;
+        target.prepare_own(of, OWN_LOCK).await?;
         target.own().await
     })
     .await
@@ -145,6 +151,8 @@ pub(crate) async fn undo(of: &Move, source: &mut SourceSide) -> Result<(), DbErr
 }
 
 const TRIES: u32 = 20;
+/// Longest that one of them waits for the table's lock, once it is decided.
+const OWN_LOCK: Duration = Duration::from_secs(1);
 
 async fn retried(mut attempt: impl AsyncFnMut() -> Result<(), DbError>) -> Result<(), DbError> {
     let mut tries = 0;

@@ -130,6 +130,9 @@ impl Wish {
     }
 }
 
+/// Ends what is said of tables that nobody is known to own.
+const NOT_MOVED: &str = ": they are not moved";
+
 /// Draws up a plan.
 pub fn draw(wish: &Wish, seen: &Survey, settings: &MoveSettings) -> Plan {
     let mut plan = Plan {
@@ -157,6 +160,16 @@ pub fn draw(wish: &Wish, seen: &Survey, settings: &MoveSettings) -> Plan {
                     "{instance} holds {tables} tables, but is not in the shard map: put it back \
                      with weight = 0 and no pins, apply that, and take it out afterwards"
                 ),
+            );
+        }
+    }
+    // Where tables are is not known: that nothing is planned does not mean that all is well.
+    if plan.moves.is_empty() && !seen.silent.is_empty() {
+        let unknown = (plan.findings.iter()).any(|finding| finding.message.ends_with(NOT_MOVED));
+        if unknown {
+            plan.error(
+                None,
+                "where these tables are can't be known before the instances answer".into(),
             );
         }
     }
@@ -224,7 +237,7 @@ fn tables(
             level: Level::Warning,
             instance: None,
             message: format!(
-                "{unowned} tables of feed {feed} have no owner that answers: they are not moved"
+                "{unowned} tables of feed {feed} have no owner that answers{NOT_MOVED}"
             ),
         });
     }

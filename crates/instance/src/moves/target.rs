@@ -1,5 +1,7 @@
 //! The target of a move: partition, subscription, and the end of waiting.
 
+use std::time::Duration;
+
 use pgbraid_shardmap::InstanceName;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
@@ -9,6 +11,9 @@ use crate::{
     identity::TIMELINE,
     sql::{qualified, quote_ident, quote_literal},
 };
+
+/// How long a table may be prepared to be owned: less than the time after which routers help.
+const PREPARED_MS: u32 = 3000;
 
 /// Connections to the target of a move: as the role of pgbraid, and as one that may subscribe.
 pub struct TargetSide {
@@ -304,27 +309,31 @@ impl TargetSide {
     }
 
     /// Prepares to take the table, up to the commit, and keeps others from doing so meanwhile. Ends
-    /// with [`Self::own`] or [`Self::disown`].
+    /// with [`Self::own`] or [`Self::disown`]; if neither comes within seconds, since the mover has
+    /// stopped, the server ends it, so that a router can take the table for its target.
     ///
     /// # Errors
-    /// If the table can't be locked for a moment, or is not moving in by this move.
-    pub async fn prepare_own(&mut self, of: &Move) -> Result<(), DbError> {
-        let prepared = self.try_prepare_own(of).await;
+    /// `Conflict` if the table can't be locked within `lock_timeout`; or if it is not moving in by
+    /// this move.
+    pub async fn prepare_own(&mut self, of: &Move, lock_timeout: Duration) -> Result<(), DbError> {
+        let prepared = self.try_prepare_own(of, lock_timeout).await;
         if prepared.is_err() {
             self.disown().await;
         }
         prepared
     }
 
-    async fn try_prepare_own(&mut self, of: &Move) -> Result<(), DbError> {
+    async fn try_prepare_own(&mut self, of: &Move, lock_timeout: Duration) -> Result<(), DbError> {
         let answers = self
             .client
             .simple_query(&format!(
-                "begin; set local lock_timeout = 1000; \
+                "begin; set local lock_timeout = {}; \
+                 set local idle_in_transaction_session_timeout = {PREPARED_MS}; \
                  update pgbraid.ownership set state = 'owned', epoch = epoch + 1, \
                  moved_to = null, before_epoch = null, changed_at = clock_timestamp() \
                  where feed = {} and tbl = {} and state = 'moving_in' and epoch = {} \
                  and move_id = '{}' returning epoch",
+                lock_timeout.as_millis().max(1),
                 quote_literal(of.feed()),
                 of.number(),
                 of.epoch.0,

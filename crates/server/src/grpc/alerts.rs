@@ -157,7 +157,7 @@ impl Service {
         let start = match request.start {
             None | Some(subscribe_request::Start::Now(_)) => Start::Now,
             Some(subscribe_request::Start::Earliest(_)) => Start::Earliest,
-            Some(subscribe_request::Start::Time(time)) => Start::Time(time_us(time)?),
+            Some(subscribe_request::Start::Time(time)) => Start::Time(time_us(time, "time")?),
             Some(subscribe_request::Start::Token(token)) => {
                 let bad = |error| status::bad_field("BAD_TOKEN", "token", format!("{error}"));
                 Start::Token(Token::decode(&token).map_err(bad)?)
@@ -260,9 +260,9 @@ async fn deliver(
     let _ = tokio::time::timeout(limit, events.send(Err(draining))).await;
 }
 
-/// The start of a subscription. Clocks differ a little; a time well ahead is a mistake.
-fn time_us(time: prost_types::Timestamp) -> Result<i64, Status> {
-    let bad = |what: String| status::bad_field("BAD_TIME", "time", what);
+/// From when alerts are wanted. Clocks differ a little; a time well ahead is a mistake.
+pub(super) fn time_us(time: prost_types::Timestamp, field: &str) -> Result<i64, Status> {
+    let bad = |what: String| status::bad_field("BAD_TIME", field, what);
     let at = SystemTime::try_from(time).map_err(|error| bad(error.to_string()))?;
     if at > SystemTime::now() + Duration::from_secs(60) {
         return Err(bad(format!(

@@ -254,8 +254,7 @@ impl Service {
             None | Some(position::At::Now(_)) => Start::Now,
             Some(position::At::Earliest(_)) => Start::Earliest,
             Some(position::At::Time(at)) => {
-                let us = at.seconds.saturating_mul(1_000_000);
-                Start::Time(us.saturating_add(i64::from(at.nanos / 1000)))
+                Start::Time(super::alerts::time_us(at, &format!("{field}.time"))?)
             }
             Some(position::At::Token(text)) => {
                 let bad = |error| {

@@ -23,13 +23,26 @@ fn info(reason: impl Into<String>) -> ErrorDetails {
     ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new())
 }
 
+/// Longest field or message: both go out twice, in headers of a size that clients limit. Names that
+/// are echoed may be as long as a request.
+const LONGEST: usize = 1000;
+
+fn cut(mut text: String) -> String {
+    if text.len() > LONGEST {
+        let boundary = |at: &usize| text.is_char_boundary(*at);
+        text.truncate((0..=LONGEST).rev().find(boundary).unwrap_or(0));
+        text.push('…');
+    }
+    text
+}
+
 /// A request of wrong shape.
 pub(crate) fn bad_field(
     reason: impl Into<String>,
     field: impl Into<String>,
     message: impl Into<String>,
 ) -> Status {
-    let (field, message) = (field.into(), message.into());
+    let (field, message) = (cut(field.into()), cut(message.into()));
     let mut details = info(reason);
     details.add_bad_request_violation(field.clone(), message.clone());
     Status::with_error_details(

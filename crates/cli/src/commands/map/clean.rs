@@ -44,6 +44,12 @@ pub async fn run(args: Args) -> Result<()> {
             "--confirm {wrong}: there is no such instance"
         )));
     }
+    for (name, why) in &seen.silent {
+        if confirmed.contains(&name.to_string()) {
+            return Err(Failure::new(format!("{name} does not answer: {why}"))
+                .hint("nothing was dropped; try again when it is back"));
+        }
+    }
     let mut some = sites.clone();
     some.by_name
         .retain(|name, _| confirmed.contains(&name.to_string()));

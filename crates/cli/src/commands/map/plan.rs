@@ -74,7 +74,12 @@ pub async fn make(fleet: &Fleet, sites: &Sites) -> Result<(Plan, Survey)> {
 pub fn text(plan: &Plan) -> Vec<String> {
     let mut lines = Vec::new();
     let count = plan.moves.len();
-    if count == 0 {
+    if count == 0 && !plan.is_possible() {
+        lines.push(format!(
+            "nothing to move is found, but map {} can't be compared",
+            plan.map
+        ));
+    } else if count == 0 {
         lines.push(format!("every table is where map {} wants it", plan.map));
     } else {
         let rate = plan.measured_rate;

@@ -31,6 +31,9 @@ pub async fn run(args: Args) -> Result<()> {
     let mut all = moves(&sites, ended).await?;
     all.retain(|record| record.outcome != Some(MoveOutcome::Aborted));
     let chosen = chosen(all, &args.table)?;
+    if chosen.is_empty() {
+        output::note("no moves are under way: nothing is compared; --table names ended ones");
+    }
     let settings = fleet.move_settings();
     let mut results = Vec::new();
     let mut different = 0;
