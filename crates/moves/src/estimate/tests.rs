@@ -22,7 +22,10 @@ fn pace(each: u64) -> Pace {
 
 #[test]
 fn many_small_tables_take_their_time() {
-    let settings = MoveSettings::default();
+    let settings = MoveSettings {
+        per_instance: 2,
+        ..MoveSettings::default()
+    };
     // 4 at once, but 2 an instance: a single source is what limits.
     let drained: Vec<_> = (0..64)
         .map(|at| one("db0", ["db1", "db2", "db3"][at % 3], 0))
@@ -37,7 +40,10 @@ fn many_small_tables_take_their_time() {
 
 #[test]
 fn a_large_table_takes_what_its_bytes_take() {
-    let mut settings = MoveSettings::default();
+    let mut settings = MoveSettings {
+        per_instance: 2,
+        ..MoveSettings::default()
+    };
     let large = [one("db0", "db1", 100 << 20), one("db0", "db1", 0)];
     assert_eq!(seconds(&large, &settings, pace(3)), 103);
     settings.per_instance = 1;
