@@ -6,7 +6,8 @@ returns table (
     more bool, next_at timestamptz, claim bigint, deadline timestamptz, delivery int,
     seq bigint, xid text, feed text, rule text, rule_version bigint, channel text, reason text,
     key text, body text, raised_us bigint, resolved bool
-) language plpgsql set enable_bitmapscan = on as $$
+) language plpgsql
+set enable_bitmapscan = on set enable_seqscan = on set enable_sort = on as $$
 #variable_conflict use_column
 declare
     -- Steps in one call, and alerts that may wait for their key.
@@ -174,8 +175,9 @@ begin
             || ' (select array_agg(a order by seq) from taken where taken and parked)';
         -- Inside a window the next ones stand side by side in the order of seq. Without statistics, as
         -- behind a crash, the planner would take all that follow and sort them. Elsewhere the new ones
-        -- are few, and found by their transactions, which takes a bitmap.
-        perform set_config('enable_bitmapscan', case when h.upper is null then 'on' else 'off' end, true);
+        -- are few, and found by their transactions.
+        perform set_config(how, case when h.upper is null then 'on' else 'off' end, true)
+        from unnest('{enable_bitmapscan, enable_seqscan, enable_sort}'::text[]) how;
         execute v_sql
         using pg_snapshot_xmax(h.base), array(select pg_snapshot_xip(h.base)), h.upper, h.after_seq,
             v_scan, g.feeds, g.channels, g.rules, v_busy, v_left, c_waiting - v_waiting, v_bytes

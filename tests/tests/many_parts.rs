@@ -120,3 +120,37 @@ async fn many_sealed_parts_are_read_once() {
 async fn parts_that_are_still_written_to_are_read_with_them() {
     everything_comes_once(5).await;
 }
+
+/// The planner knows nothing of an outbox that was never analyzed, as behind a crash.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_inside_a_window_reads_what_it_takes_without_statistics() {
+    let cluster = Cluster::start(ClusterOptions {
+        instances: 1,
+        ..ClusterOptions::default()
+    })
+    .await;
+    let router = cluster.router();
+    let sql = cluster.sql(0).await;
+    sql.batch_execute("alter table pgbraid.alert_1 set (autovacuum_enabled = false)")
+        .await
+        .expect("it is ours");
+    cluster.put_group(&router, group("g")).await;
+    for _ in 0..20 {
+        cluster.raise(0, 2000, 100).await;
+    }
+    let claim = "select count(*) from pgbraid.group_claim('g', 'm', 100, 1000000000)";
+    let read = "select coalesce(idx_tup_fetch, 0) + seq_tup_read \
+                from pg_stat_xact_user_tables where relname = 'alert_1'";
+    let number = async |what: &str| {
+        let row = sql.query_one(what, &[]).await.expect("it answers");
+        row.get::<_, i64>(0)
+    };
+    // The first opens the window.
+    assert_eq!(number(claim).await, 100);
+    sql.batch_execute("begin").await.expect("it begins");
+    let before = number(read).await;
+    assert_eq!(number(claim).await, 100);
+    let reads = number(read).await - before;
+    sql.batch_execute("commit").await.expect("it commits");
+    assert!((100..2000).contains(&reads), "{reads} rows were read");
+}

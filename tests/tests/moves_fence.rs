@@ -444,45 +444,6 @@ async fn a_cut_over_that_takes_too_long_is_undone_and_tried_again() {
 }
 
 /// Partitions of another modulus would take keys that are elsewhere.
-/// What can't be handed over is not decided.
-#[tokio::test(flavor = "multi_thread")]
-async fn whoever_locks_the_copy_keeps_no_writer_waiting() {
-    let (cluster, router, layout, owners) = start().await;
-    let keys = keys_of(&layout, 0, 20);
-    let mut writer = Writer::open(&router).await;
-    writer.write(upsert(&keys, 1)).await;
-    let mut wanted = owners.clone();
-    wanted[0] = 1 - owners[0];
-    cluster.pin("feed", &wanted);
-    let mut mover = cluster.start_map(&["apply", "--freeze-after", "caught-up"]);
-    mover.frozen().await;
-    let locker = cluster.sql(wanted[0]).await;
-    // As a vacuum does: the copy goes on, but cannot be handed over.
-    let lock = "begin; lock table feed_0 in share update exclusive mode";
-    locker.batch_execute(lock).await.expect("it is locked");
-    mover.signal(Signal::SIGCONT);
-    until("a cut-over to be put off", || async {
-        let sql = "select cut from pgbraid.ownership where tbl = 0";
-        let source = cluster.sql(owners[0]).await;
-        let cuts: i32 = source.query_one(sql, &[]).await.ok()?.get(0);
-        (cuts >= 2).then_some(())
-    })
-    .await;
-    // Meanwhile rows go to the source.
-    writer.write(upsert(&keys, 2)).await;
-    assert_eq!(cluster.owners("feed").await, owners);
-    locker
-        .batch_execute("commit")
-        .await
-        .expect("it is unlocked");
-    let output = tokio::task::block_in_place(|| mover.end());
-    assert!(output.status.success());
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(errors.contains("could not be locked within"), "{errors}");
-    assert_eq!(cluster.owners("feed").await, wanted);
-    writer.write(upsert(&keys, 3)).await;
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_map_with_another_number_of_tables_moves_nothing() {
     let (cluster, _router, _layout, owners) = start().await;

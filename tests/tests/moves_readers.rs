@@ -1,6 +1,8 @@
-//! Tables move while others read for as long as they like, and arrive with all that they had.
+//! Tables move while others read or lock them for as long as they like, and arrive with all that they
+//! had.
 
-use pgbraid_tests::{Cluster, ClusterOptions, Router, Writer, rows};
+use nix::sys::signal::Signal;
+use pgbraid_tests::{Cluster, ClusterOptions, Writer, rows, wait::until};
 use tokio_postgres::Client;
 
 /// Something of each that a table can have.
@@ -59,6 +61,12 @@ async fn shape(client: &Client) -> Vec<String> {
         .collect()
 }
 
+/// Keys of each table.
+fn upsert(value: i64) -> pgbraid_proto::v1::WriteRequest {
+    let rows = (0..400).map(|key| (rows::int(key), vec![rows::int(value)]));
+    rows::rows("feed", &["c1"], rows)
+}
+
 /// Takes a table's lock as a long report does.
 async fn report(cluster: &Cluster, instance: usize) -> Client {
     let reader = cluster.sql(instance).await;
@@ -74,13 +82,8 @@ async fn a_long_report_holds_up_neither_a_move_nor_who_writes_meanwhile() {
         ..ClusterOptions::moving(2, 4)
     })
     .await;
-    let router: Router = cluster.router();
+    let router = cluster.router();
     let mut writer = Writer::open(&router).await;
-    let keys: Vec<i64> = (0..400).collect();
-    let upsert = |value| {
-        let rows = (keys.iter()).map(|key| (rows::int(*key), vec![rows::int(value)]));
-        rows::rows("feed", &["c1"], rows)
-    };
     writer.write(upsert(1)).await;
     let owners = cluster.owners("feed").await;
     let (old, new) = (owners[0], 1 - owners[0]);
@@ -105,4 +108,44 @@ async fn a_long_report_holds_up_neither_a_move_nor_who_writes_meanwhile() {
     );
     let written = cluster.sum("select count(*) from feed where c1 = 2").await;
     assert_eq!(written, 400);
+}
+
+/// What can't be handed over is not decided.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_locks_the_copy_keeps_no_writer_waiting() {
+    let cluster = Cluster::start(ClusterOptions::moving(2, 4)).await;
+    let router = cluster.router();
+    let owners = cluster.owners("feed").await;
+    let mut writer = Writer::open(&router).await;
+    writer.write(upsert(1)).await;
+    let mut wanted = owners.clone();
+    wanted[0] = 1 - owners[0];
+    cluster.pin("feed", &wanted);
+    let mut mover = cluster.start_map(&["apply", "--freeze-after", "caught-up"]);
+    mover.frozen().await;
+    let locker = cluster.sql(wanted[0]).await;
+    // As a vacuum does: the copy goes on, but cannot be handed over.
+    let lock = "begin; lock table feed_0 in share update exclusive mode";
+    locker.batch_execute(lock).await.expect("it is locked");
+    mover.signal(Signal::SIGCONT);
+    until("a cut-over to be put off", || async {
+        let sql = "select cut from pgbraid.ownership where tbl = 0";
+        let source = cluster.sql(owners[0]).await;
+        let cuts: i32 = source.query_one(sql, &[]).await.ok()?.get(0);
+        (cuts >= 2).then_some(())
+    })
+    .await;
+    // Meanwhile rows go to the source.
+    writer.write(upsert(2)).await;
+    assert_eq!(cluster.owners("feed").await, owners);
+    locker
+        .batch_execute("commit")
+        .await
+        .expect("it is unlocked");
+    let output = tokio::task::block_in_place(|| mover.end());
+    assert!(output.status.success());
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains("could not be locked within"), "{errors}");
+    assert_eq!(cluster.owners("feed").await, wanted);
+    writer.write(upsert(3)).await;
 }

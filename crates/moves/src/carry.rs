@@ -396,7 +396,8 @@ impl<'a> Carry<'a> {
         if !close || self.abort {
             self.tell(Happening::Following { lag: seen.lag });
             bounded(&to.instance, hasten(source, target)).await?;
-            sleep(LOOK_CLOSELY).await;
+            let near = seen.lag.is_some_and(|lag| lag <= enough);
+            sleep(if near { LOOK_CLOSELY } else { LOOK }).await;
             return Ok(());
         }
         self.mover.progress.point("caught-up");

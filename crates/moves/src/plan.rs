@@ -130,9 +130,6 @@ impl Wish {
     }
 }
 
-/// Ends what is said of tables that nobody is known to own.
-const NOT_MOVED: &str = ": they are not moved";
-
 /// Draws up a plan.
 pub fn draw(wish: &Wish, seen: &Survey, settings: &MoveSettings) -> Plan {
     let mut plan = Plan {
@@ -146,10 +143,11 @@ pub fn draw(wish: &Wish, seen: &Survey, settings: &MoveSettings) -> Plan {
         seconds: 0,
         findings: Vec::new(),
     };
+    let mut unowned = 0;
     for (feed, wanted) in &wish.placement {
         let nothing = Vec::new();
         let owners = seen.owners.get(feed).unwrap_or(&nothing);
-        tables(&mut plan, feed, wanted, owners, seen);
+        unowned += tables(&mut plan, feed, wanted, owners, seen);
     }
     for (instance, tables) in &seen.claims {
         let known = |name: &InstanceName| name.to_string() == *instance;
@@ -163,15 +161,12 @@ pub fn draw(wish: &Wish, seen: &Survey, settings: &MoveSettings) -> Plan {
             );
         }
     }
-    // Where tables are is not known: that nothing is planned does not mean that all is well.
-    if plan.moves.is_empty() && !seen.silent.is_empty() {
-        let unknown = (plan.findings.iter()).any(|finding| finding.message.ends_with(NOT_MOVED));
-        if unknown {
-            plan.error(
-                None,
-                "where these tables are can't be known before the instances answer".into(),
-            );
-        }
+    // That nothing is planned does not mean that all is well.
+    if plan.moves.is_empty() && unowned > 0 && !seen.silent.is_empty() {
+        plan.error(
+            None,
+            "where these tables are can't be known before the instances answer".into(),
+        );
     }
     plan.seconds = estimate::seconds(&plan.moves, settings, seen.pace);
     let mut findings = preflight(&plan, seen, &wish.disk);
@@ -180,13 +175,14 @@ pub fn draw(wish: &Wish, seen: &Survey, settings: &MoveSettings) -> Plan {
     plan
 }
 
+/// Plans a feed's moves. Returns how many tables nobody is known to own.
 fn tables(
     plan: &mut Plan,
     feed: &FeedName,
     wanted: &[InstanceName],
     owners: &[TableOwner],
     seen: &Survey,
-) {
+) -> u32 {
     let under_way: BTreeMap<TableId, &MoveRecord> = (seen.open.iter())
         .filter(|record| record.feed == *feed)
         .map(|record| (record.table, record))
@@ -237,7 +233,7 @@ fn tables(
             level: Level::Warning,
             instance: None,
             message: format!(
-                "{unowned} tables of feed {feed} have no owner that answers{NOT_MOVED}"
+                "{unowned} tables of feed {feed} have no owner that answers: they are not moved"
             ),
         });
     }
@@ -296,6 +292,7 @@ fn tables(
             begun: record.map(|record| record.phase.clone()),
         });
     }
+    unowned
 }
 
 impl Plan {

@@ -230,6 +230,9 @@ async fn rebalance(fleet: &Fleet, routers: &[Router], load: &Load) -> Result<Mov
             moved.by_writers.record(seen);
         }
     }
+    if moved.by_writers.count() * 2 < moved.by_mover.count() {
+        bail!("writers were there at too few cut-overs to tell what they waited");
+    }
     Ok(moved)
 }
 

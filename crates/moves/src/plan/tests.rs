@@ -161,3 +161,15 @@ fn double_ownership_and_tables_without_owner_are_said() {
         "{text}"
     );
 }
+
+#[test]
+fn nothing_to_do_is_not_said_of_tables_that_nobody_knows() {
+    let mut seen = survey(&[0, 1]);
+    seen.owners.get_mut(&feed()).unwrap()[1] = TableOwner::Nobody;
+    let drawn = |seen: &Survey, wanted: &[u8]| draw(&wish(wanted), seen, &MoveSettings::default());
+    // It was never made: that is for routers to do.
+    assert!(drawn(&seen, &[0, 1]).is_possible());
+    seen.silent.insert(db(1), "it is down".into());
+    let plan = drawn(&seen, &[0, 1]);
+    assert!(plan.moves.is_empty() && !plan.is_possible());
+}

@@ -194,3 +194,19 @@ pub(crate) fn embedded(status: &Status) -> v1::Status {
         details: Vec::new(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_echoed_fits_in_headers() {
+        assert_eq!(cut("ä".into()), "ä");
+        let long = cut("ä".repeat(5000));
+        assert!(long.len() <= LONGEST + '…'.len_utf8() && long.ends_with("ä…"));
+        // One that does not end at the limit.
+        assert!(cut(format!("a{}", "ä".repeat(5000))).ends_with("ä…"));
+        let status = bad_field("UNKNOWN", "x".repeat(5000), "y".repeat(5000));
+        assert!(status.message().len() + status.details().len() < DETAILS_LIMIT);
+    }
+}
