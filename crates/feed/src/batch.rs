@@ -54,7 +54,7 @@ pub struct Batch<'a> {
     rows: Vec<MergedRow>,
     deferred: Vec<(TableId, RowRef)>,
     uniform: bool,
-    /// The keys of `rows`, if they are numbers and each was written once; otherwise empty.
+    /// The keys of `rows`, if they are numbers of one table; otherwise empty.
     keys: Vec<i64>,
 }
 
@@ -84,11 +84,11 @@ impl<'a> Batch<'a> {
     /// Adds rows of one table whose keys are numbers.
     fn add_numbers(&mut self, sorted: &Numbered, rows: &[(TableId, RowRef)]) {
         let row_of = |entry: u64| rows[sorted.position(entry)];
+        let table = rows[0].0;
         if sorted.are_distinct() {
-            // The usual case: each key is written once.
+            // Each key is written once.
             self.sources
                 .extend(sorted.entries().iter().map(|entry| row_of(*entry).1));
-            let table = rows[0].0;
             let row = |start| MergedRow {
                 table,
                 start,
@@ -98,8 +98,21 @@ impl<'a> Batch<'a> {
             self.keys.extend(sorted.keys().map(int8_of));
             return;
         }
+        self.sources.reserve(rows.len());
+        self.rows.reserve(rows.len());
+        self.keys.reserve(rows.len());
         for group in sorted.groups() {
-            self.push_key(group.iter().map(|entry| row_of(*entry)));
+            self.keys.push(int8_of(sorted.key(group[0])));
+            if let [entry] = group {
+                self.rows.push(MergedRow {
+                    table,
+                    start: self.sources.len() as u32,
+                    len: 1,
+                });
+                self.sources.push(row_of(*entry).1);
+            } else {
+                self.push_key(group.iter().map(|entry| row_of(*entry)));
+            }
         }
     }
 

@@ -51,3 +51,7 @@ pub(crate) const PATIENT_PART: u32 = 4;
 
 /// Times a batch is tried again after deadlocks and lock timeouts before it goes back to its queue.
 pub(crate) const RETRIES: u32 = 8;
+
+/// Of a large batch, at most one row in so many is written by itself right behind it, because it
+/// would have hidden another's value.
+pub(crate) const FEW_LATER: usize = 8;

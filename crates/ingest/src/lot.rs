@@ -1,4 +1,4 @@
-//! A block in the queues, and the requests that its rows are answers to.
+//! A block in the queues, and the requests that its rows belong to.
 
 use std::sync::Arc;
 
@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use crate::{RowRefusal, ticket::Ticket};
 
-/// Rows that were arranged together: those of one request, or of several that came together.
-/// Queues share it.
+/// Rows that were arranged together: those of one request, of several that came together, or those
+/// of one table of several that were appended to each other. Queues share it.
 pub(crate) struct Lot {
     pub block: Block,
     /// Rough bytes a row, for the queues' bounds.
@@ -26,6 +26,17 @@ enum Requests {
         /// For each row of the block its ticket, and its number there.
         origin: Vec<RowRef>,
     },
+    /// By where they end.
+    Runs(Vec<Run>),
+}
+
+/// Rows of one request that lie side by side in a block, and by their numbers in the ticket.
+pub(crate) struct Run {
+    pub ticket: Arc<Ticket>,
+    /// The number of the first one.
+    pub first: u32,
+    /// Where they end in the block.
+    pub end: u32,
 }
 
 impl Lot {
@@ -53,6 +64,24 @@ impl Lot {
         })
     }
 
+    /// Of parts of requests, end to end.
+    pub fn runs(block: Block, runs: Vec<Run>, deadline: Instant, row_bytes: u64) -> Self {
+        Self {
+            block,
+            row_bytes,
+            deadline,
+            requests: Requests::Runs(runs),
+        }
+    }
+
+    /// The request, if there is but one.
+    pub fn one_request(&self) -> Option<&Arc<Ticket>> {
+        match &self.requests {
+            Requests::One(ticket) => Some(ticket),
+            _ => None,
+        }
+    }
+
     /// The request of a row, and the row's number in it.
     #[inline]
     fn request(&self, row: u32) -> (&Ticket, u32) {
@@ -61,6 +90,11 @@ impl Lot {
             Requests::Many { tickets, origin } => {
                 let source = origin[row as usize];
                 (&tickets[source.block as usize], source.row)
+            }
+            Requests::Runs(runs) => {
+                let at = runs.partition_point(|run| run.end <= row);
+                let start = at.checked_sub(1).map_or(0, |before| runs[before].end);
+                (&runs[at].ticket, runs[at].first + row - start)
             }
         }
     }
@@ -71,8 +105,9 @@ impl Lot {
     pub fn mark(&self, row: u32) -> u32 {
         let (ticket, number) = self.request(row);
         let first = u32::from(ticket.mark(number));
-        if let Requests::Many { .. } = self.requests {
-            ticket.committed(first);
+        match self.requests {
+            Requests::One(_) => {}
+            Requests::Many { .. } | Requests::Runs(_) => ticket.committed(first),
         }
         first
     }
@@ -82,6 +117,13 @@ impl Lot {
         match &self.requests {
             Requests::One(ticket) => ticket.mark_range(start, end),
             Requests::Many { .. } => (start..end).map(|row| self.mark(row)).sum(),
+            Requests::Runs(runs) => parts(runs, start, end)
+                .map(|(ticket, start, end)| {
+                    let first = ticket.mark_range(start, end);
+                    ticket.committed(first);
+                    first
+                })
+                .sum(),
         }
     }
 
@@ -113,7 +155,7 @@ impl Lot {
     pub fn is_all_over(&self, now: Instant) -> bool {
         match &self.requests {
             Requests::One(ticket) => ticket.is_done() || ticket.deadline <= now,
-            Requests::Many { .. } => false,
+            Requests::Many { .. } | Requests::Runs(_) => false,
         }
     }
 
@@ -125,6 +167,26 @@ impl Lot {
                 let (ticket, number) = self.request(row);
                 ticket.is_resolved(number)
             }),
+            Requests::Runs(runs) => {
+                parts(runs, start, end).all(|(ticket, start, end)| ticket.are_resolved(start, end))
+            }
         }
     }
+}
+
+/// The requests of a range of rows, with the rows' numbers in each.
+fn parts(runs: &[Run], start: u32, end: u32) -> impl Iterator<Item = (&Ticket, u32, u32)> {
+    let at = runs.partition_point(|run| run.end <= start);
+    let mut begin = at.checked_sub(1).map_or(0, |before| runs[before].end);
+    let mut runs = runs[at..].iter();
+    std::iter::from_fn(move || {
+        if begin >= end {
+            return None;
+        }
+        let run = runs.next()?;
+        let (from, to) = (start.max(begin), end.min(run.end));
+        let first = run.first + from - begin;
+        begin = run.end;
+        Some((&*run.ticket, first, first + to - from))
+    })
 }

@@ -140,26 +140,33 @@ impl InstanceQueue {
         &self,
         lot: &Arc<Lot>,
         queued: Instant,
-        rows: impl Iterator<Item = (u32, u32, u32)>,
+        rows: impl ExactSizeIterator<Item = (u32, u32, u32)>,
     ) -> Moved {
         let mut moved = Moved::new();
+        let mut tickets = match lot.one_request() {
+            Some(ticket) => vec![ticket.clone(); rows.len()],
+            None => Vec::new(),
+        };
         let mut state = self.state.lock();
         for (number, start, end) in rows {
-            let segment = Segment {
-                lot: lot.clone(),
-                rows: Rows::Range(start, end),
-                queued,
-            };
             let queue = state.tables.get(number);
             if let Some(owner) = queue.away {
+                let segment = Segment {
+                    lot: lot.clone(),
+                    rows: Rows::Range(start, end),
+                    queued,
+                };
                 moved.push((queue.table.clone(), owner, vec![segment]));
                 continue;
             }
-            state.add(number, segment);
+            state.bytes +=
+                (state.tables).push_rows(number, lot, (start, end), queued, &mut tickets);
+            state.rows += (end - start) as usize;
         }
         self.measure(&mut state);
         let wake = state.wants_writer();
         drop(state);
+        drop(tickets);
         if wake {
             self.work.notify_one();
         }

@@ -2,10 +2,15 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
+use pgbraid_feed::Chunk;
 use pgbraid_shardmap::{FeedName, InstanceName, TableId};
 use tokio::time::Instant;
 
-use crate::{RowRefusal, lot::Lot};
+use crate::{
+    RowRefusal,
+    lot::{Lot, Run},
+    ticket::Ticket,
+};
 
 /// A table of a feed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -150,10 +155,86 @@ impl Segment {
 /// Room that an empty queue keeps, in segments.
 const KEPT: usize = 16;
 
+/// So many segments wait before further rows are appended to each other: few are read as fast as
+/// they are.
+const APPEND_FROM: usize = 4;
+
+/// Segments of so many rows are read as fast as they are.
+const LARGE: usize = 128;
+
+/// Rows for which there is room at first, and from which on no more are appended.
+const FIRST_ROOM: usize = 64;
+const MOST_ROWS: usize = 2048;
+
+/// References to one request. To make one is to wait until all that was written to memory before
+/// is there: they are made before its rows are appended, not in between.
+pub(crate) type Tickets = Vec<Arc<Ticket>>;
+
+/// Parts of requests, appended to each other as they came.
+struct Tail {
+    chunk: Chunk,
+    runs: Vec<Run>,
+    /// Of the first.
+    queued: Instant,
+    /// The first.
+    deadline: Instant,
+    row_bytes: u64,
+}
+
+impl Tail {
+    /// Of rows like those of the lot. None: they are not all alike.
+    fn like(lot: &Lot, room: usize, queued: Instant) -> Option<Self> {
+        Some(Self {
+            chunk: Chunk::like(&lot.block, room)?,
+            runs: Vec::with_capacity(room / 16),
+            queued,
+            deadline: lot.deadline,
+            row_bytes: lot.row_bytes,
+        })
+    }
+
+    /// Appends rows of a lot of one request, of which `tickets` are; false: they are not like the
+    /// others, or there is no room.
+    fn append(&mut self, lot: &Lot, start: u32, end: u32, tickets: &mut Tickets) -> bool {
+        if self.rows() >= MOST_ROWS || !self.chunk.takes(&lot.block) {
+            return false;
+        }
+        let Some(ticket) = tickets.pop() else {
+            return false;
+        };
+        self.chunk.append(&lot.block, start, end);
+        self.runs.push(Run {
+            ticket,
+            first: start,
+            end: self.chunk.rows(),
+        });
+        self.deadline = self.deadline.min(lot.deadline);
+        true
+    }
+
+    fn rows(&self) -> usize {
+        self.chunk.rows() as usize
+    }
+
+    fn into_segment(self) -> Segment {
+        let block = self.chunk.finish();
+        let rows = Rows::Range(0, block.rows());
+        Segment {
+            lot: Arc::new(Lot::runs(block, self.runs, self.deadline, self.row_bytes)),
+            rows,
+            queued: self.queued,
+        }
+    }
+}
+
 /// Rows that wait for one table, in order of arrival.
 pub(crate) struct TableQueue {
     pub table: TableRef,
     segments: VecDeque<Segment>,
+    /// Behind the segments.
+    tail: Option<Tail>,
+    /// Rows that the last tail had.
+    usual: usize,
     rows: usize,
     bytes: u64,
     /// No deadline of a row is before this.
@@ -171,6 +252,8 @@ impl TableQueue {
         Self {
             table,
             segments: VecDeque::new(),
+            tail: None,
+            usual: FIRST_ROOM,
             rows: 0,
             bytes: 0,
             first_deadline: None,
@@ -186,7 +269,8 @@ impl TableQueue {
 
     /// When the first row was queued.
     pub fn oldest(&self) -> Option<Instant> {
-        self.segments.front().map(|segment| segment.queued)
+        let tail = self.tail.as_ref().map(|tail| tail.queued);
+        (self.segments.front().map(|segment| segment.queued)).or(tail)
     }
 
     /// Whether a writer may take rows of it.
@@ -194,25 +278,88 @@ impl TableQueue {
         self.rows > 0 && !self.busy && !self.held && self.away.is_none()
     }
 
-    fn count(&mut self, segment: &Segment) {
-        self.rows += segment.len();
-        self.bytes += segment.bytes();
-        let deadline = segment.lot.deadline;
+    fn count(&mut self, rows: usize, bytes: u64, deadline: Instant) {
+        self.rows += rows;
+        self.bytes += bytes;
         self.first_deadline = Some(match self.first_deadline {
             Some(first) => first.min(deadline),
             None => deadline,
         });
     }
 
+    fn count_segment(&mut self, segment: &Segment) {
+        self.count(segment.len(), segment.bytes(), segment.lot.deadline);
+    }
+
+    /// Adds rows of a lot; `tickets` are of its request, if it has but one. Returns the bytes that
+    /// they count as.
+    pub fn push_rows(
+        &mut self,
+        lot: &Arc<Lot>,
+        (start, end): (u32, u32),
+        queued: Instant,
+        tickets: &mut Tickets,
+    ) -> u64 {
+        let rows = (end - start) as usize;
+        if rows < LARGE
+            && !tickets.is_empty()
+            && let Some(row_bytes) = self.append(lot, (start, end), queued, tickets)
+        {
+            let bytes = row_bytes * rows as u64;
+            self.count(rows, bytes, lot.deadline);
+            return bytes;
+        }
+        let segment = Segment {
+            lot: lot.clone(),
+            rows: Rows::Range(start, end),
+            queued,
+        };
+        let bytes = segment.bytes();
+        self.push(segment);
+        bytes
+    }
+
+    /// Appends rows to the others that wait, if they are so many that it is worth it. Returns
+    /// what a row counts as.
+    fn append(
+        &mut self,
+        lot: &Lot,
+        (start, end): (u32, u32),
+        queued: Instant,
+        tickets: &mut Tickets,
+    ) -> Option<u64> {
+        if let Some(tail) = &mut self.tail {
+            if tail.append(lot, start, end, tickets) {
+                return Some(tail.row_bytes);
+            }
+            self.end_tail();
+        } else if self.segments.len() < APPEND_FROM {
+            return None;
+        }
+        let mut tail = Tail::like(lot, self.usual, queued)?;
+        let appended = (tail.append(lot, start, end, tickets)).then_some(tail.row_bytes);
+        self.tail = appended.is_some().then_some(tail);
+        appended
+    }
+
+    /// Makes the last rows a segment like the others.
+    fn end_tail(&mut self) {
+        if let Some(tail) = self.tail.take() {
+            self.usual = tail.rows().max(FIRST_ROOM);
+            self.segments.push_back(tail.into_segment());
+        }
+    }
+
     pub fn push(&mut self, segment: Segment) {
-        self.count(&segment);
+        self.end_tail();
+        self.count_segment(&segment);
         self.segments.push_back(segment);
     }
 
     /// Puts rows back before all others; `segments` in their order.
     pub fn push_front(&mut self, segments: impl DoubleEndedIterator<Item = Segment>) {
         for segment in segments.rev() {
-            self.count(&segment);
+            self.count_segment(&segment);
             self.segments.push_front(segment);
         }
     }
@@ -221,9 +368,13 @@ impl TableQueue {
     /// that of the first of `taken` if there is one. Returns the number of rows.
     pub fn take(&mut self, limit: usize, taken: &mut Vec<Segment>) -> usize {
         let mut left = limit;
-        while left > 0
-            && let Some(front) = self.segments.front_mut()
-        {
+        while left > 0 {
+            if self.segments.is_empty() {
+                self.end_tail();
+            }
+            let Some(front) = self.segments.front_mut() else {
+                break;
+            };
             let schema = &front.lot.block.schema;
             if taken
                 .first()
@@ -244,7 +395,7 @@ impl TableQueue {
             self.bytes -= segment.bytes();
             taken.push(segment);
         }
-        if self.segments.is_empty() {
+        if self.rows == 0 {
             self.first_deadline = None;
         }
         limit - left
@@ -258,6 +409,7 @@ impl TableQueue {
         if self.first_deadline.is_none_or(|first| first > now) {
             return 0;
         }
+        self.end_tail();
         let before = self.bytes;
         self.segments.retain_mut(|segment| segment.sweep(now));
         self.rows = self.segments.iter().map(Segment::len).sum();
@@ -270,6 +422,7 @@ impl TableQueue {
 
     /// Everything, for another instance's queue.
     pub fn drain(&mut self) -> Vec<Segment> {
+        self.end_tail();
         self.rows = 0;
         self.bytes = 0;
         self.first_deadline = None;

@@ -1,8 +1,13 @@
 //! All tables that an instance has, or had, rows for.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
-use crate::table::{Segment, TableQueue, TableRef};
+use tokio::time::Instant;
+
+use crate::{
+    lot::Lot,
+    table::{Segment, TableQueue, TableRef, Tickets},
+};
 
 /// Table queues by number. A table's number here stays its own as long as the router lives, so
 /// that whoever routes rows looks it up once a change of routing and not once a row.
@@ -35,6 +40,19 @@ impl Tables {
     pub fn push(&mut self, number: u32, segment: Segment) {
         self.queues[number as usize].push(segment);
         self.list(number);
+    }
+
+    /// As [`TableQueue::push_rows`].
+    pub fn push_rows(
+        &mut self,
+        number: u32,
+        lot: &Arc<Lot>,
+        rows: (u32, u32),
+        queued: Instant,
+        tickets: &mut Tickets,
+    ) -> u64 {
+        self.list(number);
+        self.queues[number as usize].push_rows(lot, rows, queued, tickets)
     }
 
     pub fn push_front(&mut self, number: u32, rows: impl DoubleEndedIterator<Item = Segment>) {

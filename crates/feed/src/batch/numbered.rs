@@ -4,9 +4,9 @@
 //! can be. A row then is one number, the key's distance from the smallest above the row's position,
 //! of which only the bits that the distances have are looked at.
 
-/// So many bits of a key are looked at in a pass: their counters fit beside the rows in the
-/// processor's first cache.
-const MOST_BITS: u32 = 11;
+/// So many bits of a key are looked at in a pass: their counters fit into the processor's first
+/// cache.
+const MOST_BITS: u32 = 12;
 
 /// From so many rows on, passes cost less than comparing.
 const ROWS: usize = 128;
@@ -70,10 +70,15 @@ impl Numbered {
         &self.entries
     }
 
+    /// The key of an entry.
+    #[inline]
+    pub fn key(&self, entry: u64) -> u64 {
+        self.least + (entry >> self.position_bits)
+    }
+
     /// The keys of the entries.
     pub fn keys(&self) -> impl Iterator<Item = u64> {
-        let key = |entry| self.least + (entry >> self.position_bits);
-        self.entries.iter().map(key)
+        self.entries.iter().map(|entry| self.key(*entry))
     }
 
     #[inline]

@@ -1,5 +1,6 @@
 //! Ingestion over a sink in memory: what is guaranteed, without PostgreSQL.
 
+mod appended;
 mod faults;
 mod flow;
 mod gather;

@@ -1,0 +1,196 @@
+//! Rows of one table out of many requests, end to end.
+//!
+//! A request of 1000 rows has a few for each of many tables. Where rows wait anyway they are
+//! appended, as they come, to what waits for their table: a batch then reads them out of one piece
+//! of memory, and not a few cache lines out of each of hundreds of requests.
+
+use std::sync::Arc;
+
+use crate::{
+    Block, ColumnData, ColumnMask, FeedSchema, Operation,
+    block::{BlockColumn, bit},
+};
+
+/// Bytes of the values of one column from which on a chunk takes no further rows.
+const MOST_BYTES: usize = 1 << 20;
+
+/// Rows that write the same columns in the same form.
+#[derive(Debug)]
+pub struct Chunk {
+    schema: Arc<FeedSchema>,
+    mask: ColumnMask,
+    operation: Operation,
+    positions: Vec<u16>,
+    rows: u32,
+    keys: Values,
+    columns: Vec<ChunkColumn>,
+}
+
+#[derive(Debug)]
+struct ChunkColumn {
+    column: usize,
+    values: Values,
+    /// As in [`BlockColumn`].
+    nulls: Vec<u8>,
+}
+
+#[derive(Debug)]
+enum Values {
+    Fixed { width: usize, bytes: Vec<u8> },
+    Var { bytes: Vec<u8>, ends: Vec<u32> },
+}
+
+impl Values {
+    /// For values of the same form, with room for so many rows.
+    fn like(data: &ColumnData, rows: usize) -> Self {
+        match data {
+            ColumnData::Fixed { width, .. } => Self::Fixed {
+                width: *width,
+                bytes: Vec::with_capacity(width * rows),
+            },
+            ColumnData::Var { .. } => Self::Var {
+                bytes: Vec::new(),
+                ends: Vec::with_capacity(rows),
+            },
+        }
+    }
+
+    fn takes(&self, data: &ColumnData) -> bool {
+        match (self, data) {
+            (Self::Fixed { width, .. }, ColumnData::Fixed { width: other, .. }) => width == other,
+            (Self::Var { .. }, ColumnData::Var { .. }) => true,
+            _ => false,
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        let (Self::Fixed { bytes, .. } | Self::Var { bytes, .. }) = self;
+        bytes.len() >= MOST_BYTES
+    }
+
+    /// Appends the values of rows; of a form that it takes.
+    fn append(&mut self, data: &ColumnData, start: u32, end: u32) {
+        let (start, end) = (start as usize, end as usize);
+        match (self, data) {
+            (Self::Fixed { bytes, .. }, ColumnData::Fixed { width, bytes: from }) => {
+                bytes.extend_from_slice(&from[start * width..end * width]);
+            }
+            (
+                Self::Var { bytes, ends },
+                ColumnData::Var {
+                    bytes: from,
+                    ends: their,
+                },
+            ) => {
+                let first = match start {
+                    0 => 0,
+                    _ => their[start - 1],
+                };
+                let (base, last) = (bytes.len() as u32, their[end - 1]);
+                bytes.extend_from_slice(&from[first as usize..last as usize]);
+                ends.extend(their[start..end].iter().map(|end| end - first + base));
+            }
+            _ => debug_assert!(false, "values of another form"),
+        }
+    }
+
+    fn finish(self) -> ColumnData {
+        match self {
+            Self::Fixed { width, bytes } => ColumnData::Fixed {
+                width,
+                bytes: bytes.into(),
+            },
+            Self::Var { bytes, ends } => ColumnData::Var {
+                bytes: bytes.into(),
+                ends,
+            },
+        }
+    }
+}
+
+impl Chunk {
+    /// An empty one for rows like those of a block, with room for so many. `None`: its rows do not
+    /// all write the same columns, or not the same is done with them.
+    pub fn like(block: &Block, rows: usize) -> Option<Self> {
+        Some(Self {
+            schema: block.schema.clone(),
+            mask: block.uniform_mask()?.clone(),
+            operation: block.uniform_operation()?,
+            positions: block.positions.clone(),
+            rows: 0,
+            keys: Values::like(&block.keys, rows),
+            columns: (block.columns.iter())
+                .map(|column| ChunkColumn {
+                    column: column.column,
+                    values: Values::like(&column.data, rows),
+                    nulls: Vec::new(),
+                })
+                .collect(),
+        })
+    }
+
+    /// Whether rows of the block can be appended: they are of the same kind, and there is room.
+    pub fn takes(&self, block: &Block) -> bool {
+        Arc::ptr_eq(&self.schema, &block.schema)
+            && block.uniform_mask() == Some(&self.mask)
+            && block.uniform_operation() == Some(self.operation)
+            && self.keys.takes(&block.keys)
+            && !self.keys.is_full()
+            && self.columns.len() == block.columns.len()
+            && (self.columns.iter().zip(&block.columns)).all(|(ours, theirs)| {
+                ours.column == theirs.column
+                    && ours.values.takes(&theirs.data)
+                    && !ours.values.is_full()
+            })
+    }
+
+    /// Appends rows that lie side by side in a block that it takes.
+    pub fn append(&mut self, block: &Block, start: u32, end: u32) {
+        if start >= end {
+            return;
+        }
+        self.keys.append(&block.keys, start, end);
+        for (ours, theirs) in self.columns.iter_mut().zip(&block.columns) {
+            ours.values.append(&theirs.data, start, end);
+            if theirs.nulls.is_empty() && ours.nulls.is_empty() {
+                continue;
+            }
+            let all = (self.rows + end - start) as usize;
+            ours.nulls.resize(all.div_ceil(8), 0);
+            for (at, row) in (self.rows as usize..).zip(start..end) {
+                ours.nulls[at / 8] |= u8::from(bit(&theirs.nulls, row)) << (at % 8);
+            }
+        }
+        self.rows += end - start;
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> u32 {
+        self.rows
+    }
+
+    /// The rows, in the order in which they were appended.
+    pub fn finish(self) -> Block {
+        Block {
+            schema: self.schema,
+            rows: self.rows,
+            keys: self.keys.finish(),
+            columns: (self.columns.into_iter())
+                .map(|column| BlockColumn {
+                    column: column.column,
+                    data: column.values.finish(),
+                    nulls: column.nulls.into(),
+                })
+                .collect(),
+            positions: self.positions,
+            masks: vec![self.mask],
+            row_masks: None,
+            operation: self.operation,
+            other_operation: Vec::new(),
+            refused: Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
