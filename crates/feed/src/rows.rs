@@ -212,7 +212,11 @@ impl RowsBuilder {
             self.deletes[row as usize / 8] |= 1 << (row % 8);
             self.any_delete = true;
         }
-        let mut present: Present = smallvec![0; self.places.len().div_ceil(64) + 1];
+        let words = self.places.len().div_ceil(64) + 1;
+        let mut present: Present = match words {
+            1 | 2 => SmallVec::from_buf_and_len([0; 2], words),
+            _ => smallvec![0; words],
+        };
         let mut values = values;
         for at in 0..self.places.len() {
             let value = values.next().unwrap_or(Scalar::Absent);
@@ -268,8 +272,9 @@ impl RowsBuilder {
 
     /// The number of the mask for these present columns.
     fn mask(&mut self, present: Present) -> Result<u16, RequestError> {
+        // Compared word by word: there are few.
         if let Some((last, mask)) = &self.last
-            && *last == present
+            && last.iter().zip(&present).all(|(last, word)| last == word)
         {
             return Ok(*mask);
         }

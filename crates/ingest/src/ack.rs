@@ -13,6 +13,8 @@ pub struct Ack {
     started: Instant,
     /// Rows that [`Self::news`] has told of.
     told: Vec<u64>,
+    /// Rows that had no answer when it was last asked.
+    left: Option<u32>,
 }
 
 impl Ack {
@@ -22,6 +24,7 @@ impl Ack {
             ingest,
             started,
             told: Vec::new(),
+            left: None,
         }
     }
 
@@ -69,6 +72,11 @@ impl Ack {
     /// Calls `answer` for each row that has had its answer since the last call, by its number in
     /// the request, with the refusal if it is one. For requests whose rows are answered one by one.
     pub fn news(&mut self, mut answer: impl FnMut(u32, Option<&RowRefusal>)) {
+        // Whoever gives answers counts them afterwards, and says so after that.
+        let left = Some(self.ticket.left());
+        if std::mem::replace(&mut self.left, left) == left {
+            return;
+        }
         let mut any = false;
         self.ticket.news(&mut self.told, |row, refusal| {
             any = true;

@@ -159,6 +159,24 @@ impl Lot {
         }
     }
 
+    /// The rows of a range that have no answer yet and still have time.
+    pub fn open_rows(&self, start: u32, end: u32, now: Instant) -> Vec<u32> {
+        let Requests::Runs(runs) = &self.requests else {
+            return (start..end)
+                .filter(|row| !self.is_over(*row, now))
+                .collect();
+        };
+        let mut open = Vec::new();
+        let mut at = start;
+        for (ticket, first, end) in parts(runs, start, end) {
+            if ticket.deadline > now {
+                ticket.each_open(first, end, |number| open.push(at + number - first));
+            }
+            at += end - first;
+        }
+        open
+    }
+
     /// Whether all rows of a range have their answers.
     pub fn are_resolved(&self, start: u32, end: u32) -> bool {
         match &self.requests {

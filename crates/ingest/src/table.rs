@@ -83,13 +83,12 @@ impl Segment {
 
     /// Its rows that have no answer yet and still have time.
     fn open_rows(&self, now: Instant) -> Vec<u32> {
-        let mut rows = Vec::new();
-        self.each(|row| {
-            if !self.lot.is_over(row, now) {
-                rows.push(row);
-            }
-        });
-        rows
+        match &self.rows {
+            Rows::Range(start, end) => self.lot.open_rows(*start, *end, now),
+            Rows::List(rows) => (rows.iter().copied())
+                .filter(|row| !self.lot.is_over(*row, now))
+                .collect(),
+        }
     }
 
     /// What of it has no answer yet and still has time. Looks at each row.

@@ -109,6 +109,17 @@ impl Ticket {
             .all(|(word, bits)| self.resolved[word].load(Ordering::Acquire) & bits == bits)
     }
 
+    /// Calls back with the rows of a range that have no answer, by their numbers.
+    pub fn each_open(&self, start: u32, end: u32, mut row: impl FnMut(u32)) {
+        for (word, bits) in words(start, end) {
+            let mut open = bits & !self.resolved[word].load(Ordering::Acquire);
+            while open != 0 {
+                row(word as u32 * 64 + open.trailing_zeros());
+                open &= open - 1;
+            }
+        }
+    }
+
     /// Whether the row has its answer already.
     #[inline]
     pub fn is_resolved(&self, row: u32) -> bool {
@@ -163,6 +174,11 @@ impl Ticket {
                     )
             })
             .count() as u64
+    }
+
+    /// How many rows have no answer yet.
+    pub fn left(&self) -> u32 {
+        self.remaining.load(Ordering::Acquire)
     }
 
     /// Waits until every row has its answer.

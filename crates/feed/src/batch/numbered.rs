@@ -58,9 +58,12 @@ impl Numbered {
         }
         let bits = self.key_bits.div_ceil(passes.max(1));
         let mut to = vec![0; rows];
+        let mut next = Vec::with_capacity(1 << bits);
         for pass in 0..passes {
             let shift = self.position_bits + pass * bits;
-            scatter(&self.entries, &mut to, shift, bits);
+            next.clear();
+            next.resize(1 << bits, 0);
+            scatter(&self.entries, &mut to, shift, &mut next);
             std::mem::swap(&mut self.entries, &mut to);
         }
         self
@@ -101,10 +104,9 @@ impl Numbered {
     }
 }
 
-/// One pass: by `bits` bits above `shift`, keeping the order of equal ones.
-fn scatter(from: &[u64], to: &mut [u64], shift: u32, bits: u32) {
-    let mut next = [0u32; 1 << MOST_BITS];
-    let next = &mut next[..1 << bits];
+/// One pass: by the bits above `shift` for which there are counters, keeping the order of equal
+/// ones.
+fn scatter(from: &[u64], to: &mut [u64], shift: u32, next: &mut [u32]) {
     let mask = next.len() - 1;
     let digit = |entry: u64| (entry >> shift) as usize & mask;
     for entry in from {

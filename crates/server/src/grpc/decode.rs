@@ -10,7 +10,7 @@ use pgbraid_feed::{
 };
 use pgbraid_proto::v1::{self, column::Values, value::Kind, write_request::Form};
 
-use super::wire::{self, WireRows};
+use super::wire::{WireRow, WireRows};
 
 /// The rows of a request, checked.
 pub fn block(
@@ -159,8 +159,9 @@ pub(super) fn wire_rows(
         Ok(builder) => builder,
         Err(error) => return Some(Err(error)),
     };
-    for row in &request.rows {
-        let row = wire::row(row)?;
+    let mut row = WireRow::default();
+    for bytes in &request.rows {
+        row.read(bytes)?;
         if let Err(error) = builder.push(row.operation, row.key, row.values.iter().copied()) {
             return Some(Err(error));
         }

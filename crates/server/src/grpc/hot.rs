@@ -6,7 +6,11 @@ use pgbraid_config::IngestConfig;
 use pgbraid_feed::{Block, FeedSchema, RequestError};
 use pgbraid_proto::v1::write_request::Form;
 
-use super::{decode, together::Together, wire};
+use super::{
+    decode,
+    together::Together,
+    wire::{self, Alike},
+};
 
 /// A request as prost reads it.
 pub fn block(
@@ -32,20 +36,22 @@ pub fn lone_rows<'a>(
     messages: impl IntoIterator<Item = &'a [u8]>,
     schema: &Arc<FeedSchema>,
 ) -> Option<(Vec<u64>, Result<Block, RequestError>)> {
-    let mut together: Option<Together> = None;
+    let mut messages = messages.into_iter();
+    let first = messages.next()?;
+    let request = wire::read(first)?;
+    let [row] = request.rows.as_slice() else {
+        return None;
+    };
+    let mut together = Together::new(schema.clone(), &request)?;
+    if !together.add(request.sequence, row) {
+        return None;
+    }
+    let alike = Alike::of(first)?;
     for message in messages {
-        let request = wire::read(message)?;
-        let [row] = request.rows.as_slice() else {
-            return None;
-        };
-        let all = match &mut together {
-            Some(all) if all.has_room() => all,
-            Some(_) => return None,
-            None => together.insert(Together::new(schema.clone(), &request)?),
-        };
-        if !all.add(request.sequence, row) {
+        let (sequence, row) = alike.row(message)?;
+        if !together.has_room() || !together.add(sequence, row) {
             return None;
         }
     }
-    Some(together?.finish())
+    Some(together.finish())
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pgbraid_feed::{Block, FeedSchema, Operation, RequestError, rows::RowsBuilder};
 
-use super::wire::{self, WireRows};
+use super::wire::{WireRow, WireRows};
 
 /// The most requests that are queued as one.
 const MOST: usize = 256;
@@ -33,9 +33,11 @@ impl Together {
 
     /// Adds a request's row, unless its shape is wrong.
     pub fn add(&mut self, sequence: u64, row: &[u8]) -> bool {
-        let Some(row) = wire::row(row) else {
+        let bytes = row;
+        let mut row = WireRow::default();
+        if row.read(bytes).is_none() {
             return false;
-        };
+        }
         let fits = match row.operation {
             Operation::Upsert => row.values.len() <= self.columns,
             Operation::Delete => row.values.is_empty(),

@@ -32,7 +32,7 @@ use super::{
     ingest::{check_size, count, queue, response, submit},
     status,
     together::Together,
-    wire::{self, WireRows},
+    wire::{self, Alike, WireRows},
 };
 use crate::state::Shared;
 
@@ -132,7 +132,7 @@ impl Reader {
             && let Some(mut together) = self.together(&request, message.len())
             && together.add(request.sequence, row)
         {
-            self.gather(&mut together, &request);
+            self.gather(&mut together, &request, &message);
             return self.take_together(together).await;
         }
         let limits = &self.shared.config.ingest;
@@ -188,7 +188,8 @@ impl Reader {
     }
 
     /// Adds what has arrived already of requests like the first one.
-    fn gather(&mut self, together: &mut Together, first: &WireRows<'_>) {
+    fn gather(&mut self, together: &mut Together, first: &WireRows<'_>, message: &[u8]) {
+        let alike = Alike::of(message);
         while together.has_room() {
             let Ok(permit) = self.in_flight.try_acquire() else {
                 return;
@@ -198,12 +199,15 @@ impl Reader {
             };
             permit.forget();
             let added = match &received {
-                Some(Ok(message)) => wire::read(message).is_some_and(|request| {
-                    request.feed == first.feed
-                        && request.columns == first.columns
-                        && matches!(request.rows.as_slice(),
-                            [row] if together.add(request.sequence, row))
-                }),
+                Some(Ok(message)) => match alike.as_ref().and_then(|alike| alike.row(message)) {
+                    Some((sequence, row)) => together.add(sequence, row),
+                    None => wire::read(message).is_some_and(|request| {
+                        request.feed == first.feed
+                            && request.columns == first.columns
+                            && matches!(request.rows.as_slice(),
+                                [row] if together.add(request.sequence, row))
+                    }),
+                },
                 _ => false,
             };
             if !added {
@@ -274,12 +278,10 @@ impl Answer {
     /// As the message `WriteResponse`.
     pub fn encode(&self, to: &mut impl BufMut) -> Result<(), EncodeError> {
         match self {
-            Self::Committed { sequence, rows } => v1::WriteResponse {
-                sequence: *sequence,
-                rows_committed: *rows,
-                ..Default::default()
+            Self::Committed { sequence, rows } => {
+                wire::put_committed(*sequence, *rows, to);
+                Ok(())
             }
-            .encode(to),
             Self::Other(answer) => answer.encode(to),
         }
     }
@@ -407,7 +409,9 @@ impl Answers {
                             }
                         });
                     });
-                    counted.increment(told);
+                    if told > 0 {
+                        counted.increment(told);
+                    }
                     (&*ack, done)
                 }
                 Taken::Refused(_) | Taken::End(_) => unreachable!("never waits"),

@@ -47,12 +47,22 @@ fn request() -> impl Strategy<Value = v1::WriteRequest> {
     })
 }
 
+fn row(bytes: &[u8]) -> Option<WireRow<'_>> {
+    let mut row = WireRow::default();
+    row.read(bytes)?;
+    Some(row)
+}
+
 /// What is read here is what prost reads.
 fn same(bytes: &[u8]) -> bool {
     let Some(read) = read(bytes) else {
         return false;
     };
     let rows: Option<Vec<WireRow<'_>>> = read.rows.iter().map(|bytes| row(bytes)).collect();
+    if let Some(alike) = Alike::of(bytes) {
+        let found = alike.row(bytes).expect("it is like itself");
+        assert_eq!(found, (read.sequence, read.rows[0]));
+    }
     let Some(rows) = rows else {
         return false;
     };
@@ -102,6 +112,42 @@ proptest! {
         same(&bytes);
     }
 
+    /// What is taken to be like another request has its feed and columns, and one row.
+    #[test]
+    fn only_what_is_like_the_first_is_read_as_such(
+        first in request(), other in request(), same_names in any::<bool>(),
+        at in any::<prop::sample::Index>(), byte in any::<u8>(), damage in any::<bool>(),
+    ) {
+        let mut other = other;
+        if let (true, Some(Form::Rows(from)), Some(Form::Rows(to))) =
+            (same_names, &first.form, &mut other.form)
+        {
+            to.columns = from.columns.clone();
+            other.feed = first.feed.clone();
+        }
+        let first = first.encode_to_vec();
+        let mut bytes = other.encode_to_vec();
+        if damage && !bytes.is_empty() {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        if let Some((sequence, row)) = Alike::of(&first).and_then(|alike| alike.row(&bytes)) {
+            let (first, read) = (read(&first).unwrap(), read(&bytes).unwrap());
+            prop_assert_eq!((read.feed, &read.columns), (first.feed, &first.columns));
+            prop_assert_eq!((read.sequence, read.rows.as_slice()), (sequence, &[row][..]));
+        }
+    }
+
+    #[test]
+    fn answers_are_encoded_as_prost_does(sequence in any::<u64>(), rows in any::<u64>(), shift in 0u32..64) {
+        for (sequence, rows) in [(sequence >> shift, rows), (sequence, rows >> shift), (0, 0)] {
+            let message = v1::WriteResponse { sequence, rows_committed: rows, ..Default::default() };
+            let mut found = Vec::new();
+            put_committed(sequence, rows, &mut found);
+            prop_assert_eq!(found, message.encode_to_vec());
+        }
+    }
+
     #[test]
     fn noise_is_never_read_otherwise(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
         same(&bytes);
@@ -135,4 +181,35 @@ proptest! {
         prop_assert_eq!(reader.varint(), Some(value));
         prop_assert_eq!(reader.0.len(), rest);
     }
+}
+
+/// A client's requests of one row each are read the short way.
+#[test]
+fn requests_of_one_row_are_alike() {
+    let request = |sequence, key| v1::WriteRequest {
+        sequence,
+        feed: "orders".into(),
+        form: Some(Form::Rows(v1::RowBatch {
+            columns: vec!["c1".into(), "c2".into()],
+            rows: vec![v1::Row {
+                operation: 0,
+                key: Some(v1::Value {
+                    kind: Some(Kind::Int(key)),
+                }),
+                values: vec![v1::Value {
+                    kind: Some(Kind::Int(-5)),
+                }],
+            }],
+        })),
+        timeout: None,
+    };
+    let first = request(0, 7).encode_to_vec();
+    let other = request(300, 1 << 40).encode_to_vec();
+    let alike = Alike::of(&first).unwrap();
+    let (sequence, bytes) = alike.row(&other).unwrap();
+    assert_eq!(sequence, 300);
+    assert_eq!(row(bytes).unwrap().key, Scalar::Int(1 << 40));
+    let mut of_another_feed = request(1, 7);
+    of_another_feed.feed = "order2".into();
+    assert!(alike.row(&of_another_feed.encode_to_vec()).is_none());
 }
