@@ -24,6 +24,7 @@ pub enum Case {
     Single,
     SingleHalf,
     Direct,
+    Call,
     Unary,
     BatchSql,
     ColumnarRuns,
@@ -35,11 +36,12 @@ pub enum Case {
 
 impl Case {
     /// In the order of the report.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::SingleSql,
         Self::Single,
         Self::SingleHalf,
         Self::Direct,
+        Self::Call,
         Self::Unary,
         Self::BatchSql,
         Self::ColumnarRuns,
@@ -56,6 +58,7 @@ impl Case {
             Self::Single => "single",
             Self::SingleHalf => "single_half_load",
             Self::Direct => "direct",
+            Self::Call => "call",
             Self::Unary => "unary",
             Self::BatchSql => "batch_sql",
             Self::ColumnarRuns => "columnar_runs",
@@ -73,6 +76,7 @@ impl Case {
             Self::Single => "pgbraid, one row a message",
             Self::SingleHalf => "pgbraid, at half that rate",
             Self::Direct => "direct commit of one row",
+            Self::Call => "gRPC call, nothing written",
             Self::Unary => "pgbraid, unary, one row",
             Self::BatchSql => "batch.sql, 8 clients",
             Self::ColumnarRuns => "pgbraid, columnar, runs",

@@ -195,7 +195,7 @@ impl Run<'_> {
         let half = (self.plan.time / 2).max(Duration::from_secs(1));
         for case in Case::ALL {
             let time = match case {
-                Case::Direct | Case::Unary => half,
+                Case::Direct | Case::Call | Case::Unary => half,
                 _ => self.plan.time,
             };
             if case == Case::Asyncpg && self.python.is_none() {

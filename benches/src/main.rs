@@ -16,6 +16,7 @@
 //! `scenario NAME` asks one question each ([`scenarios`]).
 
 mod asyncpg;
+mod call;
 mod case;
 mod comparison;
 mod limit;

@@ -89,6 +89,16 @@ impl Report {
         maths::median(self.all(case).iter().filter_map(of))
     }
 
+    /// What a unary row takes by a direct commit and a call that writes nothing together, round by
+    /// round.
+    fn unary_to_its_parts(&self) -> Vec<f64> {
+        let list = |case| -> Vec<f64> { self.all(case).iter().map(|one| one.p50_ms).collect() };
+        let parts: Vec<f64> = (list(Case::Direct).iter().zip(list(Case::Call)))
+            .map(|(direct, call)| direct + call)
+            .collect();
+        maths::ratios(&list(Case::Unary), &parts)
+    }
+
     /// Round by round.
     fn ratios(&self, ratio: &Ratio) -> Vec<f64> {
         let list = |case| -> Vec<f64> {

@@ -6,7 +6,7 @@ use anyhow::Result;
 use pgbraid_devcluster::DevCluster;
 
 use crate::{
-    asyncpg,
+    asyncpg, call,
     case::{Case, Measure},
     limit::{Choice, Limit, Writers},
     pgbench::Workload,
@@ -56,6 +56,7 @@ impl Contestants {
             Case::Single => load(Load::single()),
             Case::SingleHalf => load(Load::single().at(top_single / 2.0)),
             Case::Direct => self.direct.run(time).await,
+            Case::Call => call::run(self.router.address(), time).await,
             Case::Unary => load(Load::unary()),
             Case::BatchSql => self.batch_sql.run(cluster, 8, 1001, time),
             Case::ColumnarRuns => load(Load::runs()),

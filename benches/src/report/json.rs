@@ -49,6 +49,8 @@ impl Report {
         // The limit is measured with random keys, so this is the only ratio to it that there is.
         let to_limit = medians["columnar_random_vs_limit"].clone();
         medians.insert("columnar_vs_limit".into(), to_limit);
+        let parts = maths::median(self.unary_to_its_parts());
+        medians.insert("unary_p50_vs_direct_and_call".into(), json!(parts));
         medians
     }
 

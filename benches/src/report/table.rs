@@ -27,17 +27,14 @@ impl Report {
         }
         text.push_str(BELOW);
         let _ = writeln!(text, "\n{:<46} {:>6}   rounds", "ratio", "median");
-        for ratio in &RATIOS {
-            let rounds = self.ratios(ratio);
+        let parts = "the same to both: direct commit + gRPC call";
+        let ratios = RATIOS.iter().map(|one| (one.label, self.ratios(one)));
+        for (label, rounds) in ratios.chain([(parts, self.unary_to_its_parts())]) {
             let median = maths::median(rounds.iter().copied());
             let Some((median, (least, most))) = median.zip(maths::range(&rounds)) else {
                 continue;
             };
-            let _ = writeln!(
-                text,
-                "{:<46} {median:>6.2}   {least:.2} to {most:.2}",
-                ratio.label
-            );
+            let _ = writeln!(text, "{label:<46} {median:>6.2}   {least:.2} to {most:.2}");
         }
         self.foot(&mut text);
         text
@@ -53,7 +50,7 @@ impl Report {
             "PostgreSQL {}, pgbraid {}, one instance, {} tables, {} rows stored\n\
              {} cores shared by PostgreSQL, router and sender\n\
              {}\n\
-             shared_buffers {}, max_wal_size {}, fsync {}, synchronous_commit {}\n\
+             shared_buffers {}, WAL {} to {}, fsync {}, synchronous_commit {}\n\
              medians of {} rounds of {} s each\n\n",
             about("postgres"),
             about("pgbraid"),
@@ -62,6 +59,7 @@ impl Report {
             about("cores"),
             about("processor"),
             settings("shared_buffers"),
+            settings("min_wal_size"),
             settings("max_wal_size"),
             settings("fsync"),
             settings("synchronous_commit"),
