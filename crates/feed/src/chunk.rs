@@ -22,6 +22,8 @@ pub struct Chunk {
     operation: Operation,
     positions: Vec<u16>,
     rows: u32,
+    /// So many rows of fixed width have room.
+    room: u32,
     keys: Values,
     columns: Vec<ChunkColumn>,
 }
@@ -36,8 +38,16 @@ struct ChunkColumn {
 
 #[derive(Debug)]
 enum Values {
-    Fixed { width: usize, bytes: Vec<u8> },
-    Var { bytes: Vec<u8>, ends: Vec<u32> },
+    /// With room for rows to come, so that appending writes their values and nothing else: rows
+    /// come from all processors, and what one has written another has to fetch.
+    Fixed {
+        width: usize,
+        bytes: Vec<u8>,
+    },
+    Var {
+        bytes: Vec<u8>,
+        ends: Vec<u32>,
+    },
 }
 
 impl Values {
@@ -46,7 +56,7 @@ impl Values {
         match data {
             ColumnData::Fixed { width, .. } => Self::Fixed {
                 width: *width,
-                bytes: Vec::with_capacity(width * rows),
+                bytes: vec![0; width * rows],
             },
             ColumnData::Var { .. } => Self::Var {
                 bytes: Vec::new(),
@@ -63,17 +73,27 @@ impl Values {
         }
     }
 
-    fn is_full(&self) -> bool {
-        let (Self::Fixed { bytes, .. } | Self::Var { bytes, .. }) = self;
-        bytes.len() >= MOST_BYTES
+    fn is_full(&self, rows: u32) -> bool {
+        let bytes = match self {
+            Self::Fixed { width, .. } => width * rows as usize,
+            Self::Var { bytes, .. } => bytes.len(),
+        };
+        bytes >= MOST_BYTES
     }
 
-    /// Appends the values of rows; of a form that it takes.
-    fn append(&mut self, data: &ColumnData, start: u32, end: u32) {
-        let (start, end) = (start as usize, end as usize);
+    fn make_room(&mut self, rows: u32) {
+        if let Self::Fixed { width, bytes } = self {
+            bytes.resize(*width * rows as usize, 0);
+        }
+    }
+
+    /// Appends the values of rows behind the first `rows`; of a form that it takes.
+    fn append(&mut self, rows: u32, data: &ColumnData, start: u32, end: u32) {
+        let (rows, start, end) = (rows as usize, start as usize, end as usize);
         match (self, data) {
             (Self::Fixed { bytes, .. }, ColumnData::Fixed { width, bytes: from }) => {
-                bytes.extend_from_slice(&from[start * width..end * width]);
+                let to = rows * width..(rows + end - start) * width;
+                bytes[to].copy_from_slice(&from[start * width..end * width]);
             }
             (
                 Self::Var { bytes, ends },
@@ -94,18 +114,29 @@ impl Values {
         }
     }
 
-    fn finish(self) -> ColumnData {
+    fn finish(self, rows: u32) -> ColumnData {
         match self {
-            Self::Fixed { width, bytes } => ColumnData::Fixed {
-                width,
-                bytes: bytes.into(),
-            },
+            Self::Fixed { width, mut bytes } => {
+                bytes.truncate(width * rows as usize);
+                ColumnData::Fixed {
+                    width,
+                    bytes: fit(bytes).into(),
+                }
+            }
             Self::Var { bytes, ends } => ColumnData::Var {
-                bytes: bytes.into(),
-                ends,
+                bytes: fit(bytes).into(),
+                ends: fit(ends),
             },
         }
     }
+}
+
+/// Without much room that nothing is in: rows may wait for long, and their bytes are counted.
+fn fit<T>(mut values: Vec<T>) -> Vec<T> {
+    if values.capacity() / 2 > values.len() {
+        values.shrink_to_fit();
+    }
+    values
 }
 
 impl Chunk {
@@ -118,6 +149,7 @@ impl Chunk {
             operation: block.uniform_operation()?,
             positions: block.positions.clone(),
             rows: 0,
+            room: rows as u32,
             keys: Values::like(&block.keys, rows),
             columns: (block.columns.iter())
                 .map(|column| ChunkColumn {
@@ -135,12 +167,12 @@ impl Chunk {
             && block.uniform_mask() == Some(&self.mask)
             && block.uniform_operation() == Some(self.operation)
             && self.keys.takes(&block.keys)
-            && !self.keys.is_full()
+            && !self.keys.is_full(self.rows)
             && self.columns.len() == block.columns.len()
             && (self.columns.iter().zip(&block.columns)).all(|(ours, theirs)| {
                 ours.column == theirs.column
                     && ours.values.takes(&theirs.data)
-                    && !ours.values.is_full()
+                    && !ours.values.is_full(self.rows)
             })
     }
 
@@ -149,19 +181,26 @@ impl Chunk {
         if start >= end {
             return;
         }
-        self.keys.append(&block.keys, start, end);
+        let all = self.rows + end - start;
+        if all > self.room {
+            self.room = all.max(self.room * 2);
+            self.keys.make_room(self.room);
+            for column in &mut self.columns {
+                column.values.make_room(self.room);
+            }
+        }
+        self.keys.append(self.rows, &block.keys, start, end);
         for (ours, theirs) in self.columns.iter_mut().zip(&block.columns) {
-            ours.values.append(&theirs.data, start, end);
+            ours.values.append(self.rows, &theirs.data, start, end);
             if theirs.nulls.is_empty() && ours.nulls.is_empty() {
                 continue;
             }
-            let all = (self.rows + end - start) as usize;
-            ours.nulls.resize(all.div_ceil(8), 0);
+            ours.nulls.resize(all.div_ceil(8) as usize, 0);
             for (at, row) in (self.rows as usize..).zip(start..end) {
                 ours.nulls[at / 8] |= u8::from(bit(&theirs.nulls, row)) << (at % 8);
             }
         }
-        self.rows += end - start;
+        self.rows = all;
     }
 
     /// Number of rows.
@@ -171,14 +210,15 @@ impl Chunk {
 
     /// The rows, in the order in which they were appended.
     pub fn finish(self) -> Block {
+        let rows = self.rows;
         Block {
             schema: self.schema,
-            rows: self.rows,
-            keys: self.keys.finish(),
+            rows,
+            keys: self.keys.finish(rows),
             columns: (self.columns.into_iter())
                 .map(|column| BlockColumn {
                     column: column.column,
-                    data: column.values.finish(),
+                    data: column.values.finish(rows),
                     nulls: column.nulls.into(),
                 })
                 .collect(),

@@ -120,15 +120,18 @@ impl<'a> Flush<'a> {
         // later: the requests that they belong to are answered that much sooner.
         let few = !later.is_empty() && later.len() <= all / FEW_LATER && all >= MIX_BELOW;
         if few && !self.failed && matches!(self.target, Target::Table(_)) {
-            self.rows = std::mem::take(&mut later);
+            let now = Instant::now();
+            later.retain(|(_, row)| !self.lots[row.block as usize].is_over(row.row, now));
+            self.rows = later;
             self.taken.clear();
+            self.queue.started_again();
             self.write_once(stale).await;
         }
     }
 
     /// Writes the rows, but for those that would hide another's value, which are returned.
     async fn write_once(&mut self, stale: &Notify) -> Vec<(TableId, RowRef)> {
-        let Some(first) = self.blocks.first() else {
+        let Some(first) = self.blocks.first().filter(|_| !self.rows.is_empty()) else {
             return Vec::new();
         };
         let batch = Batch::build(first.schema.clone(), self.blocks.clone(), &self.rows);

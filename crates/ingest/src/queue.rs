@@ -312,6 +312,11 @@ impl InstanceQueue {
         }
     }
 
+    /// A writer of a job writes once more: see [`Self::next`].
+    pub fn started_again(&self) {
+        self.state.lock().health.started(Instant::now());
+    }
+
     /// A writer got its answer, good or bad: the instance is not stalled.
     pub fn answered(&self) {
         self.state.lock().health.answered();

@@ -1,6 +1,6 @@
 //! The queue of one table.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use pgbraid_feed::Chunk;
 use pgbraid_shardmap::{FeedName, InstanceName, TableId};
@@ -161,9 +161,19 @@ const APPEND_FROM: usize = 4;
 /// Segments of so many rows are read as fast as they are.
 const LARGE: usize = 128;
 
-/// Rows for which there is room at first, and from which on no more are appended.
+/// Rows for which there is room at first, by how many there were before; and from which on no more
+/// are appended.
 const FIRST_ROOM: usize = 64;
+const MOST_FIRST_ROOM: usize = 512;
 const MOST_ROWS: usize = 2048;
+
+/// Rows that are appended to each other count as the first of them in the queues' bounds. They are
+/// not if that would be so much too little or too much.
+const MOST_TIMES: u64 = 3;
+
+/// The requests of rows that are appended to each other are let go of together: not if their times
+/// are over so long after each other.
+const DEADLINES: Duration = Duration::from_secs(2);
 
 /// References to one request. To make one is to wait until all that was written to memory before
 /// is there: they are made before its rows are appended, not in between.
@@ -195,7 +205,7 @@ impl Tail {
     /// Appends rows of a lot of one request, of which `tickets` are; false: they are not like the
     /// others, or there is no room.
     fn append(&mut self, lot: &Lot, start: u32, end: u32, tickets: &mut Tickets) -> bool {
-        if self.rows() >= MOST_ROWS || !self.chunk.takes(&lot.block) {
+        if self.rows() >= MOST_ROWS || !self.counts_like(lot) || !self.chunk.takes(&lot.block) {
             return false;
         }
         let Some(ticket) = tickets.pop() else {
@@ -209,6 +219,14 @@ impl Tail {
         });
         self.deadline = self.deadline.min(lot.deadline);
         true
+    }
+
+    /// Whether its rows may be counted as these, and be let go of with these.
+    fn counts_like(&self, lot: &Lot) -> bool {
+        lot.row_bytes <= self.row_bytes * MOST_TIMES
+            && self.row_bytes <= lot.row_bytes * MOST_TIMES
+            && lot.deadline <= self.deadline + DEADLINES
+            && self.deadline <= lot.deadline + DEADLINES
     }
 
     fn rows(&self) -> usize {
@@ -335,6 +353,10 @@ impl TableQueue {
         } else if self.segments.len() < APPEND_FROM {
             return None;
         }
+        // Where different ones come in turns, none would be appended to anything.
+        if !(self.segments.back()).is_some_and(|last| last.lot.block.is_like(&lot.block)) {
+            return None;
+        }
         let mut tail = Tail::like(lot, self.usual, queued)?;
         let appended = (tail.append(lot, start, end, tickets)).then_some(tail.row_bytes);
         self.tail = appended.is_some().then_some(tail);
@@ -344,7 +366,7 @@ impl TableQueue {
     /// Makes the last rows a segment like the others.
     fn end_tail(&mut self) {
         if let Some(tail) = self.tail.take() {
-            self.usual = tail.rows().max(FIRST_ROOM);
+            self.usual = tail.rows().clamp(FIRST_ROOM, MOST_FIRST_ROOM);
             self.segments.push_back(tail.into_segment());
         }
     }

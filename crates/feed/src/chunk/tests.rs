@@ -120,3 +120,14 @@ fn a_full_chunk_takes_no_more() {
     }
     assert!(!chunk.takes(&half));
 }
+
+#[test]
+fn room_for_rows_that_did_not_come_is_given_back() {
+    for len in [1, 30, 1000] {
+        let mut values = Vec::with_capacity(1000);
+        values.resize(len, 0u8);
+        let fitted = fit(values);
+        assert_eq!(fitted.len(), len);
+        assert!(fitted.capacity() <= 2 * len + 1, "{}", fitted.capacity());
+    }
+}

@@ -124,6 +124,78 @@ async fn few_rows_that_would_hide_others_are_written_right_behind_them() {
     }
 }
 
+/// What was to be written behind the batch is not if its time is over by then.
+#[tokio::test(start_paused = true)]
+async fn rows_whose_time_is_over_are_not_written_behind_a_batch() {
+    let sink = MemorySink::closed(0);
+    let setup = Setup::new(&[&sink], 1, IngestConfig::default());
+    let begun = async |writes| {
+        while sink.started() < writes {
+            tokio::task::yield_now().await;
+        }
+    };
+    let mut acks = submit_all(&setup, 1, 1, 30).await;
+    begun(1).await;
+    let rows: Vec<(i64, i32)> = (0..400).map(|key| (1000 + key, 1)).collect();
+    acks.push(setup.submit("a", &rows, 30).await);
+    let short = setup.submit("a", &[(1000, 2)], 1).await;
+    acks.push(setup.submit("a", &[(1001, 2)], 30).await);
+    sink.permits.add_permits(1);
+    begun(2).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(short.wait().await.committed, 0);
+    sink.open();
+    for ack in acks {
+        assert!(ack.wait().await.refused.is_empty());
+    }
+    let stored = sink.stored.lock();
+    assert_eq!(stored.history[&(1000, 0)], [1]);
+    assert_eq!(stored.history[&(1001, 0)], [1, 2]);
+}
+
+/// Requests of different columns in turns, of different sizes, and more of one kind after another:
+/// what was queued is counted, and nothing is left.
+#[tokio::test(start_paused = true)]
+async fn different_requests_in_turns_are_written_and_counted() {
+    let sink = MemorySink::closed(0);
+    let setup = Setup::new(&[&sink], 2, IngestConfig::default());
+    let mut acks = Vec::new();
+    for request in 0..200i64 {
+        let column = match request {
+            100.. => "a",
+            _ if request % 2 == 0 => "a",
+            _ => "b",
+        };
+        let rows: Vec<(i64, i32)> = (0..1 + request % 9)
+            .map(|row| (request * 10 + row, 1))
+            .collect();
+        acks.push((rows.len(), setup.submit(column, &rows, 30).await));
+        tokio::task::yield_now().await;
+    }
+    let queued: usize = acks.iter().map(|(rows, _)| rows).sum();
+    let stats = setup.ingest.stats();
+    assert_eq!(stats[0].rows, queued as u64);
+    assert!(stats[0].bytes >= queued as u64 * 12, "{stats:?}");
+    sink.open();
+    for (rows, ack) in acks {
+        assert_eq!(ack.wait().await.committed, rows as u64);
+    }
+    nothing_is_left(&setup).await;
+    assert_eq!(sink.stored.lock().history.len(), queued);
+}
+
+/// Jobs are let go of a moment after their answers.
+async fn nothing_is_left(setup: &Setup) {
+    for _ in 0..100 {
+        let stats = setup.ingest.stats();
+        if stats.iter().all(|one| one.rows == 0 && one.bytes == 0) {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+    panic!("left: {:?}", setup.ingest.stats());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
     /// Whatever comes, goes wrong and moves: each key's values are written in their order, and
@@ -133,6 +205,8 @@ proptest! {
         requests in prop::collection::vec(prop::collection::vec(0i64..12, 1..30), 1..80),
         faults in prop::collection::vec(0u8..4, 0..6),
         pauses in prop::collection::vec(0u8..4, 80),
+        // Rows of keys of their own, beside which those above are few.
+        bulks in prop::collection::vec(0usize..400, 80),
         tables in 1u32..5,
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -152,14 +226,17 @@ proptest! {
             let mut acks = Vec::new();
             let mut value = 0;
             let mut expected = std::collections::BTreeMap::<i64, Vec<i32>>::new();
-            for (keys, pause) in requests.iter().zip(&pauses) {
-                let mut rows = Vec::new();
+            let mut fresh = 1000;
+            for ((keys, pause), bulk) in requests.iter().zip(&pauses).zip(&bulks) {
+                let bulk = if *bulk < 200 { 0 } else { *bulk };
+                let mut rows: Vec<(i64, i32)> = (fresh..).take(bulk).map(|key| (key, 0)).collect();
+                fresh += bulk as i64;
                 for key in keys {
                     value += 1;
                     rows.push((*key, value));
                     expected.entry(*key).or_default().push(value);
                 }
-                acks.push((keys.len() as u64, setup.submit("a", &rows, 60).await));
+                acks.push((rows.len() as u64, setup.submit("a", &rows, 60).await));
                 match pause {
                     0 => sink.permits.add_permits(1),
                     1 => tokio::task::yield_now().await,
@@ -172,7 +249,11 @@ proptest! {
                 let outcome = ack.wait().await;
                 assert_eq!((outcome.committed, outcome.refused.len()), (rows, 0));
             }
+            nothing_is_left(&setup).await;
             let stored = sink.stored.lock();
+            for key in 1000..fresh {
+                assert!(stored.history.contains_key(&(key, 0)));
+            }
             for (key, values) in expected {
                 let mut found = stored.history[&(key, 0)].clone();
                 // A write whose answer was lost is written again.
