@@ -3,7 +3,7 @@
 //! PostgreSQL refuses a key that stands in an `insert .. on conflict` twice, and unsorted batches
 //! on two connections deadlock, so a batch is sorted by (table, key) and writes of one key are
 //! merged where neither hides a value of the other. A write that would hide one is *deferred*:
-//! it waits for the next batch, and so does everything after it for that key, which keeps the
+//! it waits for a later batch, and so does everything after it for that key, which keeps the
 //! order of the key's writes.
 
 use std::sync::Arc;
@@ -212,7 +212,7 @@ impl<'a> Batch<'a> {
         self.sources.len()
     }
 
-    /// Writes that wait for the next batch, in order for each key.
+    /// Writes that wait for a later batch, in order for each key.
     pub fn deferred(&self) -> &[(TableId, RowRef)] {
         &self.deferred
     }

@@ -59,7 +59,7 @@ pub fn describe() {
     );
     describe_counter!(
         "pgbraid_rows_deferred_total",
-        "Writes that waited for the next batch because they overwrite a value, by instance"
+        "Writes that waited for a later batch because they overwrite a value, by instance"
     );
     describe_counter!(
         "pgbraid_poison_splits_total",
