@@ -127,12 +127,15 @@ async fn round(
             let places = Fleet::wish_of(&topology.map).places();
             let proposed = home.agree_instead(&places, by, instead_of.as_deref());
             match within(LIMIT, node.name, proposed).await {
-                Ok(true) => info!(
-                    places,
-                    "routers with moves.auto keep to this file from now on"
-                ),
+                Ok(true) => {
+                    standing.proposed(true);
+                    info!(
+                        places,
+                        "routers with moves.auto keep to this file from now on"
+                    );
+                }
                 // Another was first.
-                Ok(false) => {}
+                Ok(false) => standing.proposed(false),
                 Err(error) => {
                     told.failed(Failure::Unreachable);
                     told.waits(Some(format!("the home can't be asked: {error}")));

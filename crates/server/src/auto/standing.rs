@@ -47,6 +47,14 @@ impl Standing {
         }
     }
 
+    /// What became of a proposal: whether the file is what is agreed on now, or another was first. The
+    /// edit has had its chance either way: it does not count again when others have gone back, even
+    /// if this router has not looked in between.
+    pub fn proposed(&mut self, is_agreed: bool) {
+        self.agreed = is_agreed.then(|| self.file.clone());
+        self.edited = false;
+    }
+
     /// Compares with what is agreed on. `settled`: every table is known to be where this file wants it,
     /// so that agreeing on that moves nothing.
     pub fn judge(&mut self, agreed: Option<&str>, settled: bool) -> Verdict {

@@ -51,6 +51,29 @@ fn an_edit_that_comes_late_does_not_undo_a_later_one() {
     assert_eq!(slow.judge(Some("c"), false), Verdict::Agrees);
 }
 
+#[test]
+fn an_edit_that_was_undone_elsewhere_does_not_come_again() {
+    let (mut one, mut two) = (Standing::new("a".into()), Standing::new("a".into()));
+    one.judge(Some("a"), true);
+    two.judge(Some("a"), true);
+    one.file_wants("b");
+    assert_eq!(
+        one.judge(Some("a"), false),
+        Verdict::Propose(Some("a".into()))
+    );
+    one.proposed(true);
+    two.file_wants("b");
+    assert_eq!(two.judge(Some("b"), false), Verdict::Agrees);
+    two.file_wants("a");
+    assert_eq!(
+        two.judge(Some("b"), false),
+        Verdict::Propose(Some("b".into()))
+    );
+    two.proposed(true);
+    // It has not looked since it proposed.
+    assert_eq!(one.judge(Some("a"), false), Verdict::Differs);
+}
+
 #[derive(Clone, Debug)]
 enum Act {
     Edit(usize, u8),
@@ -83,9 +106,13 @@ proptest! {
             let found = agreed.clone();
             // Where tables are is where they were agreed on, or anywhere.
             match routers[at].judge(found.as_deref(), found.is_none()) {
-                Verdict::Propose(instead_of) if instead_of == *agreed => {
-                    *agreed = Some(name(files[at]));
-                    true
+                Verdict::Propose(instead_of) => {
+                    let is_first = instead_of == *agreed;
+                    if is_first {
+                        *agreed = Some(name(files[at]));
+                    }
+                    routers[at].proposed(is_first);
+                    is_first
                 }
                 _ => false,
             }
