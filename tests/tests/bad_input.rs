@@ -292,3 +292,30 @@ async fn a_message_that_is_too_large_harms_nothing_before_it() {
     assert_eq!(answered, 20, "what was taken before is answered");
     assert_eq!(count(&cluster, "c1 = 7").await, 20);
 }
+
+/// Requests of one row that arrive together are looked at each.
+#[tokio::test]
+async fn a_request_that_is_too_large_is_refused_behind_others_like_it() {
+    let (cluster, router) = start().await;
+    let mut writer = Writer::open(&router).await;
+    let note = |key, len| {
+        let row = (int(key), vec![text("x".repeat(len))]);
+        rows::rows("wide", &["note"], [row])
+    };
+    for turn in 0..20 {
+        for key in 0..8 {
+            writer.send(note(key, 9)).await.expect("it is open");
+        }
+        let large = writer.send(note(9, 80_000)).await.expect("it is open");
+        while writer.in_flight() > 0 {
+            let (request, answer) = writer.answer().await.expect("the stream goes on");
+            let is_refused = answer.status.is_some();
+            assert_eq!(
+                is_refused,
+                request.sequence == large,
+                "turn {turn}: {answer:?}"
+            );
+        }
+    }
+    assert_eq!(count(&cluster, "true").await, 8);
+}

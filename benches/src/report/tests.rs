@@ -46,6 +46,7 @@ fn json_has_what_programs_look_for() {
         ("/ratio/columnar_random_vs_limit", 0.9),
         ("/ratio/single_vs_single_sql", 9.0),
         ("/ratio/unary_p50_vs_direct", 1.0),
+        ("/ratio/unary_p50_vs_direct_and_call", 0.5),
         ("/cpu_ns_per_row/columnar", 100.0),
         ("/cpu_ns_per_row/rows", 100.0),
         ("/cpu_ns_per_row/single", 100.0),

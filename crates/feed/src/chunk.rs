@@ -4,12 +4,7 @@
 //! appended, as they come, to what waits for their table: a batch then reads them out of one piece
 //! of memory, and not a few cache lines out of each of hundreds of requests.
 
-use std::sync::Arc;
-
-use crate::{
-    Block, ColumnData, ColumnMask, FeedSchema, Operation,
-    block::{BlockColumn, bit},
-};
+use crate::{Block, ColumnData, block::bit};
 
 /// Bytes of the values of one column from which on a chunk takes no further rows.
 const MOST_BYTES: usize = 1 << 20;
@@ -17,22 +12,19 @@ const MOST_BYTES: usize = 1 << 20;
 /// Rows that write the same columns in the same form.
 #[derive(Debug)]
 pub struct Chunk {
-    schema: Arc<FeedSchema>,
-    mask: ColumnMask,
-    operation: Operation,
-    positions: Vec<u16>,
+    /// What they are, without any.
+    kind: Block,
     rows: u32,
     /// So many rows of fixed width have room.
     room: u32,
     keys: Values,
-    columns: Vec<ChunkColumn>,
+    columns: Vec<Column>,
 }
 
 #[derive(Debug)]
-struct ChunkColumn {
-    column: usize,
+struct Column {
     values: Values,
-    /// As in [`BlockColumn`].
+    /// As in [`BlockColumn`](crate::block::BlockColumn).
     nulls: Vec<u8>,
 }
 
@@ -62,14 +54,6 @@ impl Values {
                 bytes: Vec::new(),
                 ends: Vec::with_capacity(rows),
             },
-        }
-    }
-
-    fn takes(&self, data: &ColumnData) -> bool {
-        match (self, data) {
-            (Self::Fixed { width, .. }, ColumnData::Fixed { width: other, .. }) => width == other,
-            (Self::Var { .. }, ColumnData::Var { .. }) => true,
-            _ => false,
         }
     }
 
@@ -144,16 +128,12 @@ impl Chunk {
     /// all write the same columns, or not the same is done with them.
     pub fn like(block: &Block, rows: usize) -> Option<Self> {
         Some(Self {
-            schema: block.schema.clone(),
-            mask: block.uniform_mask()?.clone(),
-            operation: block.uniform_operation()?,
-            positions: block.positions.clone(),
+            kind: block.kind()?,
             rows: 0,
             room: rows as u32,
             keys: Values::like(&block.keys, rows),
             columns: (block.columns.iter())
-                .map(|column| ChunkColumn {
-                    column: column.column,
+                .map(|column| Column {
                     values: Values::like(&column.data, rows),
                     nulls: Vec::new(),
                 })
@@ -163,17 +143,11 @@ impl Chunk {
 
     /// Whether rows of the block can be appended: they are of the same kind, and there is room.
     pub fn takes(&self, block: &Block) -> bool {
-        Arc::ptr_eq(&self.schema, &block.schema)
-            && block.uniform_mask() == Some(&self.mask)
-            && block.uniform_operation() == Some(self.operation)
-            && self.keys.takes(&block.keys)
-            && !self.keys.is_full(self.rows)
-            && self.columns.len() == block.columns.len()
-            && (self.columns.iter().zip(&block.columns)).all(|(ours, theirs)| {
-                ours.column == theirs.column
-                    && ours.values.takes(&theirs.data)
-                    && !ours.values.is_full(self.rows)
-            })
+        let columns = self.columns.iter().map(|column| &column.values);
+        self.kind.is_like(block)
+            && !columns
+                .chain([&self.keys])
+                .any(|values| values.is_full(self.rows))
     }
 
     /// Appends rows that lie side by side in a block that it takes.
@@ -210,25 +184,14 @@ impl Chunk {
 
     /// The rows, in the order in which they were appended.
     pub fn finish(self) -> Block {
-        let rows = self.rows;
-        Block {
-            schema: self.schema,
-            rows,
-            keys: self.keys.finish(rows),
-            columns: (self.columns.into_iter())
-                .map(|column| BlockColumn {
-                    column: column.column,
-                    data: column.values.finish(rows),
-                    nulls: column.nulls.into(),
-                })
-                .collect(),
-            positions: self.positions,
-            masks: vec![self.mask],
-            row_masks: None,
-            operation: self.operation,
-            other_operation: Vec::new(),
-            refused: Vec::new(),
+        let (mut block, rows) = (self.kind, self.rows);
+        block.rows = rows;
+        block.keys = self.keys.finish(rows);
+        for (column, ours) in block.columns.iter_mut().zip(self.columns) {
+            column.data = ours.values.finish(rows);
+            column.nulls = ours.nulls.into();
         }
+        block
     }
 }
 

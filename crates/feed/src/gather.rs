@@ -27,6 +27,39 @@ pub struct Gathered {
 }
 
 impl Block {
+    /// The block without its rows: all that [`Self::is_like`] looks at. `None`: its rows do not all
+    /// write the same columns, or not the same is done with them.
+    pub(crate) fn kind(&self) -> Option<Block> {
+        let none = |data: &ColumnData| match data {
+            ColumnData::Fixed { width, .. } => ColumnData::Fixed {
+                width: *width,
+                bytes: Bytes::new(),
+            },
+            ColumnData::Var { .. } => ColumnData::Var {
+                bytes: Bytes::new(),
+                ends: Vec::new(),
+            },
+        };
+        Some(Block {
+            schema: self.schema.clone(),
+            rows: 0,
+            keys: none(&self.keys),
+            columns: (self.columns.iter())
+                .map(|column| BlockColumn {
+                    column: column.column,
+                    data: none(&column.data),
+                    nulls: Bytes::new(),
+                })
+                .collect(),
+            positions: self.positions.clone(),
+            masks: vec![self.uniform_mask()?.clone()],
+            row_masks: None,
+            operation: self.uniform_operation()?,
+            other_operation: Vec::new(),
+            refused: Vec::new(),
+        })
+    }
+
     /// Whether the two can be gathered: all rows of both write the same columns, in the same
     /// form, and the same is done with them.
     pub fn is_like(&self, other: &Block) -> bool {

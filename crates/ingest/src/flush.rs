@@ -124,7 +124,6 @@ impl<'a> Flush<'a> {
             later.retain(|(_, row)| !self.lots[row.block as usize].is_over(row.row, now));
             self.rows = later;
             self.taken.clear();
-            self.queue.started_again();
             self.write_once(stale).await;
         }
     }
@@ -151,6 +150,7 @@ impl<'a> Flush<'a> {
         let mut conflicts = 0;
         while !todo.is_empty() {
             let started = Instant::now();
+            self.queue.started();
             let results = self.queue.sink.write(batch, &todo, self.target).await;
             self.queue.metrics.flushed(started.elapsed());
             self.queue.answered();
@@ -313,14 +313,15 @@ impl<'a> Flush<'a> {
         for source in batch.sources(row) {
             let schema = batch.schema().clone();
             let alone = Batch::build(schema, self.blocks.clone(), &[(table, *source)]);
-            for result in self
-                .queue
-                .sink
-                .write(&alone, &alone.statements(), self.target)
-                .await
-            {
+            let statements = alone.statements();
+            self.queue.started();
+            let results = (self.queue.sink)
+                .write(&alone, &statements, self.target)
+                .await;
+            self.queue.answered();
+            for result in results {
                 match result {
-                    Ok(()) => self.commit(&alone, &alone.statements()[0]),
+                    Ok(()) => self.commit(&alone, &statements[0]),
                     Err(error) if error.kind == ErrorKind::Refused => self.refuse(*source, &error),
                     Err(error) => {
                         self.failed = true;

@@ -224,7 +224,6 @@ impl InstanceQueue {
         let patient = state.small_jobs > 0;
         match next_job(&mut state.tables, &self.config, now, patient) {
             Choice::Job(job) => {
-                state.health.started(now);
                 state.job_rows += job.rows;
                 state.small_jobs += usize::from(job.is_small());
                 let more = state.wants_writer() && state.tables.ready().next().is_some();
@@ -312,8 +311,8 @@ impl InstanceQueue {
         }
     }
 
-    /// A writer of a job writes once more: see [`Self::next`].
-    pub fn started_again(&self) {
+    /// A writer sends something, and waits for its answer.
+    pub fn started(&self) {
         self.state.lock().health.started(Instant::now());
     }
 

@@ -1,7 +1,10 @@
+use std::sync::Arc;
+
 use bytes::Bytes;
 use proptest::prelude::*;
 
 use crate::{
+    FeedSchema, Operation,
     block::tests::{block, schema},
     input::{ColumnInput, ColumnarRequest, NamedInput},
 };

@@ -94,14 +94,9 @@ async fn appended_rows_follow_a_table_that_moves() {
 async fn few_rows_that_would_hide_others_are_written_right_behind_them() {
     let sink = MemorySink::closed(0);
     let setup = Setup::new(&[&sink], 1, IngestConfig::default());
-    let begun = async |writes| {
-        while sink.started() < writes {
-            tokio::task::yield_now().await;
-        }
-    };
     // The table is busy, so that the requests below meet in one batch.
     let mut acks = submit_all(&setup, 1, 1, 30).await;
-    begun(1).await;
+    sink.begun(1).await;
     for value in [1, 2, 3] {
         let rows: Vec<(i64, i32)> = (0..10).map(|key| (1000 + key, value)).collect();
         acks.push(setup.submit("a", &rows, 30).await);
@@ -109,7 +104,7 @@ async fn few_rows_that_would_hide_others_are_written_right_behind_them() {
     let others: Vec<(i64, i32)> = (0..400).map(|key| (2000 + key, 1)).collect();
     acks.push(setup.submit("a", &others, 30).await);
     sink.permits.add_permits(1);
-    begun(2).await;
+    sink.begun(2).await;
     let meanwhile: Vec<(i64, i32)> = (0..50).map(|key| (3000 + key, 1)).collect();
     acks.push(setup.submit("a", &meanwhile, 30).await);
     sink.open();
@@ -129,19 +124,14 @@ async fn few_rows_that_would_hide_others_are_written_right_behind_them() {
 async fn rows_whose_time_is_over_are_not_written_behind_a_batch() {
     let sink = MemorySink::closed(0);
     let setup = Setup::new(&[&sink], 1, IngestConfig::default());
-    let begun = async |writes| {
-        while sink.started() < writes {
-            tokio::task::yield_now().await;
-        }
-    };
     let mut acks = submit_all(&setup, 1, 1, 30).await;
-    begun(1).await;
+    sink.begun(1).await;
     let rows: Vec<(i64, i32)> = (0..400).map(|key| (1000 + key, 1)).collect();
     acks.push(setup.submit("a", &rows, 30).await);
     let short = setup.submit("a", &[(1000, 2)], 1).await;
     acks.push(setup.submit("a", &[(1001, 2)], 30).await);
     sink.permits.add_permits(1);
-    begun(2).await;
+    sink.begun(2).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(short.wait().await.committed, 0);
     sink.open();
@@ -151,6 +141,37 @@ async fn rows_whose_time_is_over_are_not_written_behind_a_batch() {
     let stored = sink.stored.lock();
     assert_eq!(stored.history[&(1000, 0)], [1]);
     assert_eq!(stored.history[&(1001, 0)], [1, 2]);
+}
+
+/// Nor does an instance then count as one that does not answer.
+#[tokio::test(start_paused = true)]
+async fn what_is_not_written_is_not_waited_for() {
+    let sink = MemorySink::closed(0);
+    let setup = Setup::new(&[&sink], 1, IngestConfig::default());
+    let mut acks = submit_all(&setup, 1, 1, 30).await;
+    sink.begun(1).await;
+    let rows: Vec<(i64, i32)> = (0..400).map(|key| (1000 + key, 1)).collect();
+    acks.push(setup.submit("a", &rows, 30).await);
+    let late = setup.submit("a", &[(1000, 2)], 1).await;
+    sink.permits.add_permits(1);
+    sink.begun(2).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(late.wait().await.committed, 0);
+    sink.open();
+    for ack in acks.drain(..) {
+        assert!(ack.wait().await.refused.is_empty());
+    }
+    nothing_is_left(&setup).await;
+    // Long after that two come at once: the second finds the first in flight.
+    tokio::time::sleep(IngestConfig::default().stall_after * 2).await;
+    sink.close();
+    acks.push(setup.submit("a", &[(1, 1)], 30).await);
+    sink.begun(3).await;
+    acks.push(setup.submit("a", &[(2, 1)], 30).await);
+    sink.open();
+    for ack in acks {
+        assert!(ack.wait().await.refused.is_empty());
+    }
 }
 
 /// Requests of different columns in turns, of different sizes, and more of one kind after another:

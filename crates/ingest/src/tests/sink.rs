@@ -70,7 +70,7 @@ impl MemorySink {
     /// No write ends until [`Self::open`].
     pub fn closed(name: u8) -> Arc<Self> {
         let sink = Self::new(name);
-        sink.permits.forget_permits(Semaphore::MAX_PERMITS);
+        sink.close();
         sink
     }
 
@@ -80,6 +80,18 @@ impl MemorySink {
 
     pub fn started(&self) -> usize {
         self.started.load(Ordering::SeqCst)
+    }
+
+    /// Waits until so many writes have begun.
+    pub async fn begun(&self, writes: usize) {
+        while self.started() < writes {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// No further write ends until [`Self::open`].
+    pub fn close(&self) {
+        self.permits.forget_permits(Semaphore::MAX_PERMITS);
     }
 
     fn statement(&self, batch: &Batch<'_>, statement: &Statement) -> Result<(), SinkError> {

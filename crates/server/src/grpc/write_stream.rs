@@ -132,7 +132,7 @@ impl Reader {
             && let Some(mut together) = self.together(&request, message.len())
             && together.add(request.sequence, row)
         {
-            self.gather(&mut together, &request, &message);
+            self.gather(&mut together, &message);
             return self.take_together(together).await;
         }
         let limits = &self.shared.config.ingest;
@@ -188,8 +188,10 @@ impl Reader {
     }
 
     /// Adds what has arrived already of requests like the first one.
-    fn gather(&mut self, together: &mut Together, first: &WireRows<'_>, message: &[u8]) {
-        let alike = Alike::of(message);
+    fn gather(&mut self, together: &mut Together, first: &[u8]) {
+        let Some(alike) = Alike::of(first) else {
+            return;
+        };
         while together.has_room() {
             let Ok(permit) = self.in_flight.try_acquire() else {
                 return;
@@ -199,15 +201,11 @@ impl Reader {
             };
             permit.forget();
             let added = match &received {
-                Some(Ok(message)) => match alike.as_ref().and_then(|alike| alike.row(message)) {
-                    Some((sequence, row)) => together.add(sequence, row),
-                    None => wire::read(message).is_some_and(|request| {
-                        request.feed == first.feed
-                            && request.columns == first.columns
-                            && matches!(request.rows.as_slice(),
-                                [row] if together.add(request.sequence, row))
-                    }),
-                },
+                Some(Ok(message)) => {
+                    check_size(&self.shared, message.len()).is_ok()
+                        && (alike.row(message))
+                            .is_some_and(|(sequence, row)| together.add(sequence, row))
+                }
                 _ => false,
             };
             if !added {
